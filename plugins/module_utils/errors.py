@@ -1,0 +1,31 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The one error that an activity raises when it cannot go on."""
+
+from __future__ import annotations
+
+
+class MaintenanceError(Exception):
+    """Something stands in the way of an activity, told so that an operator can act on it.
+
+    Args:
+        what: what was attempted, as a short phrase ("take the lock of backup").
+        expected: what should have been the case.
+        observed: what was the case instead.
+        advice: what to do next.
+        where: the path, host or object concerned; empty when ``what`` already names it.
+    """
+
+    def __init__(self, what: str, *, expected: str, observed: str, advice: str, where: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.observed = observed
+        self.advice = advice
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.what}{place}: expected {self.expected}; observed {self.observed}. {self.advice}"
