@@ -1,0 +1,95 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which files processes have open, read from /proc; so also files that have been removed and still take space."""
+
+from __future__ import annotations
+
+import os
+import stat
+import typing as t
+
+_DELETED = " (deleted)"
+
+
+class OpenFile(t.NamedTuple):
+    """A regular file that a process has open. ``deleted``: it has no name any more; ``path`` is then its last one."""
+
+    pid: int
+    comm: str
+    path: str
+    inode: int
+    device: int
+    deleted: bool
+    descriptor: int
+    writable: bool
+    size: int
+    mtime: float
+
+
+def open_files(proc: str = "/proc") -> t.Iterator[OpenFile]:
+    """Every regular file that a process has open, as far as we may look: an ordinary user sees only its own processes.
+
+    Processes and descriptors that go away meanwhile are left out. Our own process is left out too.
+    """
+    for entry in os.listdir(proc):
+        if entry.isdigit() and int(entry) != os.getpid():
+            yield from _of_process(os.path.join(proc, entry), int(entry))
+
+
+def unseen_processes(proc: str = "/proc") -> int:
+    """How many processes there are into whose open files we may not look."""
+    return sum(
+        1
+        for entry in os.listdir(proc)
+        if entry.isdigit() and os.path.isdir(f"{proc}/{entry}") and not os.access(f"{proc}/{entry}/fd", os.R_OK)
+    )
+
+
+def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
+    """Whether *file* was opened with O_APPEND; None when its process has closed it meanwhile."""
+    try:
+        with open(f"{proc}/{file.pid}/fdinfo/{file.descriptor}", encoding="ascii") as stream:
+            for line in stream:
+                if line.startswith("flags:"):
+                    return bool(int(line.split()[1], 8) & os.O_APPEND)
+    except OSError:
+        return None
+    return None
+
+
+def _of_process(process: str, pid: int) -> t.Iterator[OpenFile]:
+    try:
+        descriptors = os.listdir(process + "/fd")
+    except OSError:
+        return
+    comm = ""
+    for descriptor in descriptors:
+        link = f"{process}/fd/{descriptor}"
+        try:
+            path = os.readlink(link)
+            if not path.startswith("/") or path.startswith(("/dev/", "/proc/", "/sys/")):
+                continue
+            status = os.stat(link)
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            writable = bool(os.lstat(link).st_mode & stat.S_IWUSR)
+        except OSError:
+            continue
+        comm = comm or _comm(process)
+        deleted = status.st_nlink == 0
+        if deleted and path.endswith(_DELETED):
+            path = path[: -len(_DELETED)]
+        yield OpenFile(
+            pid, comm, path, status.st_ino, status.st_dev, deleted, int(descriptor), writable, status.st_size,
+            status.st_mtime,
+        )  # fmt: skip
+
+
+def _comm(process: str) -> str:
+    try:
+        with open(process + "/comm", "rb") as stream:
+            return stream.read().decode("utf-8", "replace").strip() or "?"
+    except OSError:
+        return "?"
