@@ -36,7 +36,9 @@ class Collector:
         self.activity = activity or ""
         return finished
 
-    def on_answer(self, host: str, action: str, task: str, answer: dict[str, Any], *, kind: str) -> dict[str, Any] | None:
+    def on_answer(
+        self, host: str, action: str, task: str, answer: dict[str, Any], *, kind: str
+    ) -> dict[str, Any] | None:
         """A task answered; *kind* is ok, failed, skipped or unreachable, and ignored for a failure that is ignored.
 
         Returns the part of a result that the answer was, or was turned into; None when it was neither.
@@ -73,8 +75,7 @@ class Collector:
 
     def _for_host(self, host: str) -> Gathered:
         if host not in self._gathered:
-            assert self.run is not None
-            team = self.run["teams"].get(self.activity, "")
+            team = (self.run or {"teams": {}})["teams"].get(self.activity, "")
             self._gathered[host] = Gathered(host, self.activity, team, clock.to_text(clock.now()))
         return self._gathered[host]
 
@@ -109,7 +110,10 @@ def _part_from(activity: str, host: str, task: str, answer: dict[str, Any], kind
         check = _task_failed(activity, task, answer)
     else:
         return None
-    return {"checks": [check], "metrics": {}, "changes": [], "artifacts": []}
+    part: dict[str, Any] = {"checks": [check], "metrics": {}, "changes": [], "artifacts": []}
+    if kind == "unreachable":
+        part["unreachable"] = True
+    return part
 
 
 def _task_failed(activity: str, task: str, answer: dict[str, Any]) -> dict[str, Any]:

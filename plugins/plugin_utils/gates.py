@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What must hold before an activity may start on a host: decided for all hosts at once, from the plan and the ledger."""
+"""What must hold before an activity may start: decided for all hosts at once, from the plan and the ledger."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def decide(entry: Entry, hosts: Iterable[str], circumstances: Circumstances) -> 
 def _decide_for(entry: Entry, host: str, shut_for_all: str, circumstances: Circumstances) -> Decision:
     if host in circumstances.unreachable:
         since = circumstances.unreachable[host]
-        return Decision(host, False, "failed", f"{host} has been unreachable since {since}; not tried again in this run")
+        return Decision(
+            host, False, "failed", f"{host} has been unreachable since {since}; not tried again in this run"
+        )
     reason = shut_for_all or _required_evidence(entry, host, circumstances)
     return Decision(host, False, "skipped", reason) if reason else Decision(host, True)
 

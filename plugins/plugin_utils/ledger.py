@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,15 @@ class Ledger:
 
     # Writing
 
-    def open_run(self, run: dict[str, Any]) -> None:
-        """Record that *run* (keys ``id``, ``started``, ``controller``, ``due`` and more) begins."""
+    def open_run(self, run: dict[str, Any], admit: Callable[[list[dict[str, Any]]], None] = lambda _: None) -> None:
+        """Record that *run* (keys ``id``, ``started``, ``controller``, ``due`` and more) begins.
+
+        *admit* sees the other open runs and raises to refuse; nobody can open a run between its look and our entry.
+        """
         with self._transaction() as connection:
+            if not self._is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+            admit(self._select_runs(connection, run_endings.c.run_id.is_(None)))
             connection.execute(runs.insert().values(id=run["id"], started=run["started"], document=run))
 
     def end_run(self, run_id: str, state: str, verdict: str, detail: str = "") -> None:
@@ -201,6 +207,11 @@ class Ledger:
         return self._runs(sa.and_(run_endings.c.state == "interrupted", runs.c.started > started))
 
     def _runs(self, condition: Any, limit: int | None = None) -> list[dict[str, Any]]:
+        with self._reading() as connection:
+            return self._select_runs(connection, condition, limit)
+
+    @staticmethod
+    def _select_runs(connection: sa.Connection, condition: Any, limit: int | None = None) -> list[dict[str, Any]]:
         query = (
             sa.select(runs.c.document, run_endings)
             .select_from(runs.outerjoin(run_endings))
@@ -208,8 +219,6 @@ class Ledger:
             .order_by(runs.c.started.desc(), runs.c.id.desc())
             .limit(limit)
         )
-        with self._reading() as connection:
-            rows = connection.execute(query).all()
         return [
             {
                 **row.document,
@@ -218,7 +227,7 @@ class Ledger:
                 "verdict": row.verdict or "",
                 "detail": row.detail or "",
             }
-            for row in rows
+            for row in connection.execute(query)
         ]
 
     def results_of(self, run_id: str) -> list[dict[str, Any]]:

@@ -63,7 +63,8 @@ class Plan:
 def known_activities(roles: Path = ROLES) -> dict[str, dict[str, Any]]:
     """The default plan entry of every activity: a role with ``meta/plan.yml`` is one."""
     return {
-        path.parent.parent.name: yaml.safe_load(path.read_text()) or {} for path in sorted(roles.glob("*/meta/plan.yml"))
+        path.parent.parent.name: yaml.safe_load(path.read_text()) or {}
+        for path in sorted(roles.glob("*/meta/plan.yml"))
     }
 
 
@@ -80,7 +81,16 @@ def build_plan(
     not_applicable: dict[str, str] = {}
     for activity, default in known.items():
         own = document["maintenance_plan"].get(activity)
-        _add_entry(activity, default, own, resolve, entries, not_applicable, problems)
+        merged = {"team": "Operations", "grace": "6h", "requires": {}, **default, **(own or {})}
+        hosts, why = _hosts_of(activity, merged, resolve, problems)
+        if hosts:
+            entries[activity] = _entry(activity, merged, hosts, problems)
+        elif own is None or not merged.get("enabled", True):
+            not_applicable[activity] = why
+        elif why:
+            problems.append(
+                f"maintenance_plan.{activity}.hosts: {why}; name hosts or groups that exist, or set enabled: false"
+            )
     problems += _requires_problems(entries, known)
     built_windows = [_window(window, problems) for window in document["maintenance_windows"]]
     built_freezes = [_freeze(freeze, problems) for freeze in document["maintenance_freezes"]]
@@ -116,7 +126,9 @@ def _unknown_names(document: dict[str, Any], known: dict[str, Any]) -> list[str]
             problems.append(f"maintenance_plan.{activity}: unknown activity{_nearest(activity, known)}")
         cadence = entry.get("cadence") if isinstance(entry, dict) else None
         if cadence is not None and cadence not in PERIODS:
-            problems.append(f"maintenance_plan.{activity}.cadence: unknown cadence {cadence!r}{_nearest(cadence, PERIODS)}")
+            problems.append(
+                f"maintenance_plan.{activity}.cadence: unknown cadence {cadence!r}{_nearest(cadence, PERIODS)}"
+            )
     return problems
 
 
@@ -137,42 +149,29 @@ def _without_duplicates(problems: list[str]) -> list[str]:
     return kept
 
 
-def _add_entry(
-    activity: str,
-    default: dict[str, Any],
-    own: dict[str, Any] | None,
-    resolve: Resolve,
-    entries: dict[str, Entry],
-    not_applicable: dict[str, str],
-    problems: list[str],
-) -> None:
-    merged = {"team": "Operations", "grace": "6h", "requires": {}, **default, **(own or {})}
-    place = f"maintenance_plan.{activity}"
+def _hosts_of(activity: str, merged: dict[str, Any], resolve: Resolve, problems: list[str]) -> tuple[list[str], str]:
+    """The hosts that *activity* is for; where there are none, why."""
     if not merged.get("enabled", True):
-        not_applicable[activity] = "switched off in the plan"
-        return
+        return [], "switched off in the plan"
     try:
         hosts = resolve(merged["hosts"])
     except ValueError as error:
-        problems.append(f"{place}.hosts: {error}")
-        return
-    if not hosts:
-        why = f"no host of the inventory matches {merged['hosts']!r}"
-        if own is None:
-            not_applicable[activity] = why
-        else:
-            problems.append(f"{place}.hosts: {why}; name hosts or groups that exist, or set enabled: false")
-        return
-    entries[activity] = Entry(
+        problems.append(f"maintenance_plan.{activity}.hosts: {error}")
+        return [], ""
+    return hosts, "" if hosts else f"no host of the inventory matches {merged['hosts']!r}"
+
+
+def _entry(activity: str, merged: dict[str, Any], hosts: list[str], problems: list[str]) -> Entry:
+    place = f"maintenance_plan.{activity}"
+    requires = merged["requires"] or {}
+    return Entry(
         activity=activity,
         cadence=merged["cadence"],
         hosts=tuple(hosts),
         team=merged["team"],
         grace=_seconds(merged["grace"], f"{place}.grace", problems),
         disruptive=bool(merged.get("disruptive", False)),
-        requires={
-            name: _seconds(age, f"{place}.requires.{name}", problems) for name, age in (merged["requires"] or {}).items()
-        },
+        requires={name: _seconds(age, f"{place}.requires.{name}", problems) for name, age in requires.items()},
         approval_required=merged.get("approval", "none") == "required",
     )
 
