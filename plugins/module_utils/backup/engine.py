@@ -45,7 +45,7 @@ class Engine:
         """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""
         raise NotImplementedError
 
-    def verify_chain(self, label: str, *, quick: bool = False) -> list[Verification]:
+    def verify_chain(self, label: str, *, quick: bool = False) -> t.List[Verification]:
         """Verify all that a restore of *label* needs, the full backup first."""
         return [self.verify(member, quick=quick) for member in self.repository.backup(label).chain]
 

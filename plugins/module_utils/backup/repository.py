@@ -160,11 +160,8 @@ class Repository:
 
     def leftovers(self) -> list[str]:
         """Names of directories that a process which died left behind: half written, or half removed."""
-        found = []
-        for name in self._names():
-            if name.startswith((PARTIAL, EXPIRED)) and is_free(os.path.join(self.directory, name, "lock")):
-                found.append(name)
-        return found
+        candidates = [name for name in self._names() if name.startswith((PARTIAL, EXPIRED))]
+        return [name for name in candidates if is_free(os.path.join(self.directory, name, "lock"))]
 
     def remove_leftover(self, name: str) -> int:
         """Remove the leftover *name*, and return the bytes that it took."""
@@ -258,7 +255,7 @@ def _read(path: str) -> bytes:
 
 
 def bytes_used(directory: str) -> int:
-    """Sum of the sizes of the files below *directory*; links are not followed, what vanishes meanwhile is not counted."""
+    """Sum of the sizes of the files below *directory*; links are not followed, what vanishes is not counted."""
     total = 0
     for parent, _directories, names in os.walk(directory):
         for name in names:

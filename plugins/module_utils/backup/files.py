@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Copies of an application's directories: hashed while they are copied, links recorded and never followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import typing as t
+
+_CHUNK = 1 << 20
+_TRIES = 3
+
+Entry = t.Dict[str, t.Any]
+
+
+class Copied(t.NamedTuple):
+    """One copied directory: its entries, and what was not copied as it should be."""
+
+    source: str
+    entries: list[Entry]
+    special: list[str]
+    other_file_systems: list[str]
+    changing: list[str]
+    unreadable: list[str]
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry["bytes"] for entry in self.entries if entry["kind"] == "file")
+
+    @property
+    def files(self) -> int:
+        return sum(entry["kind"] == "file" for entry in self.entries)
+
+
+def copy_tree(source: str, target: str) -> Copied:
+    """Copy the directory *source* to the new directory *target*, which gets plain files and directories alone.
+
+    Each entry says ``kind`` (file, directory, link), ``path`` (relative), ``mode``, ``uid``, ``gid``, ``mtime_ns``; a file
+    also ``bytes`` and ``sha256``, a link its ``link``. Nothing outside *source* is ever opened: every step is taken from
+    the directory that is already open, without following links. Raises OSError when *source* itself cannot be read.
+    """
+    copied = Copied(source, [], [], [], [], [])
+    root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.mkdir(target, 0o700)
+        status = os.fstat(root)
+        copied.entries.append(_entry("directory", ".", status))
+        _copy_directory(root, target, "", status.st_dev, copied)
+    finally:
+        os.close(root)
+    return copied
+
+
+def tree_bytes(source: str) -> int:
+    """Bytes of the files that :func:`copy_tree` would copy."""
+    total = 0
+    device = os.stat(source).st_dev
+    for parent, directories, names in os.walk(source):
+        directories[:] = [name for name in directories if _device(os.path.join(parent, name)) == device]
+        for name in names:
+            try:
+                status = os.lstat(os.path.join(parent, name))
+            except FileNotFoundError:
+                continue
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total
+
+
+def _device(path: str) -> int:
+    try:
+        return os.lstat(path).st_dev
+    except FileNotFoundError:
+        return -1
+
+
+def _copy_directory(source: int, target: str, below: str, device: int, copied: Copied) -> None:
+    for name in sorted(os.listdir(source)):
+        path = os.path.join(below, name)
+        try:
+            status = os.stat(name, dir_fd=source, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode):
+                _copy_file(source, name, os.path.join(target, name), path, copied)
+            elif stat.S_ISLNK(status.st_mode):
+                copied.entries.append({**_entry("link", path, status), "link": os.readlink(name, dir_fd=source)})
+            elif not stat.S_ISDIR(status.st_mode):
+                copied.special.append(path)
+            elif status.st_dev != device:
+                copied.other_file_systems.append(path)
+            else:
+                _descend(source, name, os.path.join(target, name), path, device, copied)
+        except FileNotFoundError:
+            continue  # it was removed meanwhile: as if it had never been there
+        except PermissionError:
+            copied.unreadable.append(path)
+
+
+def _descend(source: int, name: str, target: str, path: str, device: int, copied: Copied) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=source)
+    try:
+        status = os.fstat(descriptor)
+        os.mkdir(target, 0o700)
+        copied.entries.append(_entry("directory", path, status))
+        _copy_directory(descriptor, target, path, device, copied)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_file(source: int, name: str, target: str, path: str, copied: Copied) -> None:
+    """Copy one file, again when it changed meanwhile; after the last try it is reported as changing."""
+    for _attempt in range(_TRIES):
+        # Not blocking: should the name stand for a pipe by now, opening it must not wait for a writer.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(name, flags, dir_fd=source)
+        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+            before = os.fstat(stream.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                copied.special.append(path)
+                return
+            size, digest = _copy_content(stream, target)
+            after = os.fstat(stream.fileno())
+        if _same(before, after) and size == after.st_size:
+            break
+    else:
+        copied.changing.append(path)
+    copied.entries.append({**_entry("file", path, after), "bytes": size, "sha256": digest})
+
+
+def _copy_content(stream: t.Any, target: str) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", 0) as copy:
+        for block in iter(lambda: stream.read(_CHUNK), b""):
+            digest.update(block)
+            copy.write(block)
+            size += len(block)
+    return size, digest.hexdigest()
+
+
+def _same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def _entry(kind: str, path: str, status: os.stat_result) -> Entry:
+    return {
+        "kind": kind,
+        "path": path,
+        "mode": stat.S_IMODE(status.st_mode),
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime_ns": status.st_mtime_ns,
+    }
