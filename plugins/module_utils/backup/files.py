@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import stat
+import time
 import typing as t
 
 _CHUNK = 1 << 20
@@ -21,6 +24,7 @@ class Copied(t.NamedTuple):
     """One copied directory: its entries, and what was not copied as it should be."""
 
     source: str
+    device: int
     entries: list[Entry]
     special: list[str]
     other_file_systems: list[str]
@@ -39,17 +43,17 @@ class Copied(t.NamedTuple):
 def copy_tree(source: str, target: str) -> Copied:
     """Copy the directory *source* to the new directory *target*, which gets plain files and directories alone.
 
-    Each entry says ``kind`` (file, directory, link), ``path`` (relative), ``mode``, ``uid``, ``gid``, ``mtime_ns``; a file
-    also ``bytes`` and ``sha256``, a link its ``link``. Nothing outside *source* is ever opened: every step is taken from
-    the directory that is already open, without following links. Raises OSError when *source* itself cannot be read.
+    Each entry says ``kind`` (file, directory, link), ``path`` (relative), ``mode``, ``uid``, ``gid``, ``mtime_ns``; a
+    file also ``bytes`` and ``sha256``, a link its ``link``. Nothing outside *source* is ever opened: every step is
+    taken from the directory that is already open, without following links. Raises OSError when *source* itself cannot
+    be read.
     """
-    copied = Copied(source, [], [], [], [], [])
     root = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.mkdir(target, 0o700)
         status = os.fstat(root)
-        copied.entries.append(_entry("directory", ".", status))
-        _copy_directory(root, target, "", status.st_dev, copied)
+        copied = Copied(source, status.st_dev, [_entry("directory", ".", status)], [], [], [], [])
+        os.mkdir(target, 0o700)
+        _copy_directory(root, target, "", copied)
     finally:
         os.close(root)
     return copied
@@ -77,7 +81,7 @@ def _device(path: str) -> int:
         return -1
 
 
-def _copy_directory(source: int, target: str, below: str, device: int, copied: Copied) -> None:
+def _copy_directory(source: int, target: str, below: str, copied: Copied) -> None:
     for name in sorted(os.listdir(source)):
         path = os.path.join(below, name)
         try:
@@ -88,52 +92,65 @@ def _copy_directory(source: int, target: str, below: str, device: int, copied: C
                 copied.entries.append({**_entry("link", path, status), "link": os.readlink(name, dir_fd=source)})
             elif not stat.S_ISDIR(status.st_mode):
                 copied.special.append(path)
-            elif status.st_dev != device:
+            elif status.st_dev != copied.device:
                 copied.other_file_systems.append(path)
             else:
-                _descend(source, name, os.path.join(target, name), path, device, copied)
+                _descend(source, name, os.path.join(target, name), path, copied)
         except FileNotFoundError:
             continue  # it was removed meanwhile: as if it had never been there
         except PermissionError:
             copied.unreadable.append(path)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            copied.changing.append(path)  # something else stands under its name by now
 
 
-def _descend(source: int, name: str, target: str, path: str, device: int, copied: Copied) -> None:
+def _descend(source: int, name: str, target: str, path: str, copied: Copied) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=source)
     try:
         status = os.fstat(descriptor)
         os.mkdir(target, 0o700)
         copied.entries.append(_entry("directory", path, status))
-        _copy_directory(descriptor, target, path, device, copied)
+        _copy_directory(descriptor, target, path, copied)
     finally:
         os.close(descriptor)
 
 
 def _copy_file(source: int, name: str, target: str, path: str, copied: Copied) -> None:
     """Copy one file, again when it changed meanwhile; after the last try it is reported as changing."""
-    for _attempt in range(_TRIES):
-        # Not blocking: should the name stand for a pipe by now, opening it must not wait for a writer.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=source)
-        with os.fdopen(descriptor, "rb", buffering=0) as stream:
-            before = os.fstat(stream.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                copied.special.append(path)
-                return
-            size, digest = _copy_content(stream, target)
-            after = os.fstat(stream.fileno())
-        if _same(before, after) and size == after.st_size:
-            break
-    else:
-        copied.changing.append(path)
-    copied.entries.append({**_entry("file", path, after), "bytes": size, "sha256": digest})
+    try:
+        for attempt in range(_TRIES):
+            size, digest, status, unchanged = _copy_once(source, name, target)
+            if unchanged:
+                break
+            time.sleep(0.02 * attempt)
+        else:
+            copied.changing.append(path)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)  # what has no entry must have no copy
+        raise
+    copied.entries.append({**_entry("file", path, status), "bytes": size, "sha256": digest})
+
+
+def _copy_once(source: int, name: str, target: str) -> tuple[int, str, os.stat_result, bool]:
+    # Not blocking: should the name stand for a pipe by now, opening it must not wait for a writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, dir_fd=source), "rb", buffering=0) as stream:
+        before = os.fstat(stream.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise OSError(errno.ELOOP, "it is no file any more", name)
+        size, digest = _copy_content(stream, target)
+        after = os.fstat(stream.fileno())
+    return size, digest, after, _same(before, after) and size == after.st_size
 
 
 def _copy_content(stream: t.Any, target: str) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", 0) as copy:
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
         for block in iter(lambda: stream.read(_CHUNK), b""):
             digest.update(block)
             copy.write(block)

@@ -65,23 +65,14 @@ def decide(
     age = moment - newest.finished
     if -CLOCK_TOLERANCE <= age < interval:
         return Decision(False, newest.type, "", f"{newest.label} is young enough")
-    latest = max(backups, key=lambda backup: backup.finished)
-    why_full = _why_full(backups, newest, latest, moment, full_every, incremental_refused)
+    why_full = incremental_refused or _why_full(backups, newest, moment, full_every)
     if why_full:
         return Decision(True, "full", "", why_full)
     return Decision(True, "incremental", newest.label, f"it builds on {newest.label}")
 
 
-def _why_full(
-    backups: t.Sequence[Known],
-    newest: Known,
-    latest: Known,
-    moment: datetime,
-    full_every: timedelta,
-    incremental_refused: str,
-) -> str:
-    if incremental_refused:
-        return incremental_refused
+def _why_full(backups: t.Sequence[Known], newest: Known, moment: datetime, full_every: timedelta) -> str:
+    latest = max(backups, key=lambda backup: backup.finished)
     if newest.finished - moment > CLOCK_TOLERANCE:
         return f"{newest.label} is from the future: a clock was changed"
     if latest.label != newest.label:
@@ -98,8 +89,8 @@ def expirable(
     """The labels that may be removed, each with the reason, in an order in which no chain is ever cut below.
 
     Kept are: the newest *keep_full* sound full backups with all that builds on them, everything younger than
-    *keep_within*, the newest backup that can be restored, the newest proven one, what is in use, and whatever any of these
-    builds on. Where nothing can be restored, nothing is removed.
+    *keep_within*, the newest backup that can be restored, the newest proven one, what is in use, and whatever any of
+    these builds on. Where nothing can be restored, nothing is removed.
     """
     by_label = {backup.label: backup for backup in backups}
     newest = newest_whole(backups)
