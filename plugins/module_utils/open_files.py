@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import typing as t
 
 _DELETED = " (deleted)"
+
+# Device and inode.
+Identity = t.Tuple[int, int]
 
 
 class OpenFile(t.NamedTuple):
@@ -35,7 +39,7 @@ def open_files(proc: str = "/proc") -> t.Iterator[OpenFile]:
     """
     for entry in os.listdir(proc):
         if entry.isdigit() and int(entry) != os.getpid():
-            yield from _of_process(os.path.join(proc, entry), int(entry))
+            yield from _files_of(os.path.join(proc, entry), int(entry))
 
 
 def unseen_processes(proc: str = "/proc") -> int:
@@ -59,7 +63,7 @@ def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
     return None
 
 
-def _of_process(process: str, pid: int) -> t.Iterator[OpenFile]:
+def _files_of(process: str, pid: int) -> t.Iterator[OpenFile]:
     try:
         descriptors = os.listdir(process + "/fd")
     except OSError:
@@ -93,3 +97,47 @@ def _comm(process: str) -> str:
             return stream.read().decode("utf-8", "replace").strip() or "?"
     except OSError:
         return "?"
+
+
+class InUse:
+    """What the processes on this host had open, or worked in, at one moment.
+
+    ``unseen`` counts the processes whose files we may not see: those of other users, unless we are root.
+    """
+
+    def __init__(self, identities: frozenset[Identity], unseen: int) -> None:
+        self.identities = identities
+        self.unseen = unseen
+
+    def __contains__(self, status: object) -> bool:
+        return isinstance(status, os.stat_result) and (status.st_dev, status.st_ino) in self.identities
+
+
+def files_in_use(proc: str = "/proc") -> InUse:
+    """Look once through the descriptors, working and root directories of all processes but this one."""
+    identities: set[Identity] = set()
+    unseen = 0
+    for name in os.listdir(proc):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                identities.update(_of_process(f"{proc}/{name}"))
+            except PermissionError:
+                unseen += 1
+            except OSError:
+                continue  # It ended meanwhile.
+    return InUse(frozenset(identities), unseen)
+
+
+def _of_process(process: str) -> t.Iterator[Identity]:
+    for link in (f"{process}/cwd", f"{process}/root", *_descriptors(f"{process}/fd")):
+        # A kernel thread has no directories; a descriptor may be closed as we look.
+        with contextlib.suppress(FileNotFoundError):
+            # By the kernel's own reference, which holds in other mount namespaces (containers) too.
+            status = os.stat(link)
+            yield status.st_dev, status.st_ino
+
+
+def _descriptors(directory: str) -> t.Iterator[str]:
+    with os.scandir(directory) as listing:
+        for entry in listing:
+            yield entry.path
