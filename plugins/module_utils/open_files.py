@@ -44,11 +44,7 @@ def open_files(proc: str = "/proc") -> t.Iterator[OpenFile]:
 
 def unseen_processes(proc: str = "/proc") -> int:
     """How many processes there are into whose open files we may not look."""
-    return sum(
-        1
-        for entry in os.listdir(proc)
-        if entry.isdigit() and os.path.isdir(f"{proc}/{entry}") and not os.access(f"{proc}/{entry}/fd", os.R_OK)
-    )
+    return sum(1 for entry in os.listdir(proc) if entry.isdigit() and _hidden(f"{proc}/{entry}/fd"))
 
 
 def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
@@ -89,6 +85,19 @@ def _files_of(process: str, pid: int) -> t.Iterator[OpenFile]:
             pid, comm, path, status.st_ino, status.st_dev, deleted, int(descriptor), writable, status.st_size,
             status.st_mtime,
         )  # fmt: skip
+
+
+def _hidden(descriptors: str) -> bool:
+    try:
+        for name in os.listdir(descriptors):
+            with contextlib.suppress(FileNotFoundError):
+                os.readlink(f"{descriptors}/{name}")
+                return False
+    except PermissionError:
+        return True
+    except OSError:
+        return False  # It ended meanwhile.
+    return False
 
 
 def _comm(process: str) -> str:

@@ -169,9 +169,8 @@ def last_rotations(policy: Policy, files: t.Sequence[LogFile], dates: t.Mapping[
         advice = (
             "Unless somebody removed the rotated files, those rotations failed: see the log's directory and its rights."
         )
-        return Finding(
-            name, "warned", expected, f"the state claims rotations without a rotated file: {some(false, 3)}", advice
-        )
+        observed = f"the state claims rotations without a rotated file: {some(false, 3)}"
+        return Finding(name, "warned", expected, observed, advice)
     return Finding(name, "passed", expected, f"true for {len(files)} logs") if files else None
 
 
@@ -228,9 +227,14 @@ class Holder(t.NamedTuple):
 
 
 def writers(
-    policy: Policy, files: t.Sequence[LogFile], open_now: int, holders: t.Sequence[Holder], lost: t.Sequence[str],
+    policy: Policy,
+    files: t.Sequence[LogFile],
+    *,
+    open_now: int,
+    holders: t.Sequence[Holder],
+    lost: t.Sequence[str],
     blind: str,
-) -> Finding:  # fmt: skip
+) -> Finding:
     """Whether those who write the logs write to the live ones.
 
     *open_now*: how many processes have a live log open; *lost*: writers that closed the old log and opened no new one;
@@ -273,7 +277,13 @@ def copy_truncation(policy: Policy, not_appending: t.Sequence[OpenFile]) -> Find
 
 
 def coverage(
-    root: str, seen: int, growing: t.Sequence[str], resting: int, unreadable: t.Sequence[str], twice: t.Sequence[str]
+    root: str,
+    *,
+    seen: int,
+    growing: t.Sequence[str],
+    resting: int,
+    unreadable: t.Sequence[str],
+    twice: t.Sequence[str],
 ) -> Finding:
     """Whether every log below *root* that grows is covered by one configuration.
 
@@ -303,12 +313,12 @@ def coverage(
     return Finding(name, "passed", expected, observed, "", evidence)
 
 
-def removed_but_open(root: str, holders: t.Sequence[OpenFile]) -> Finding | None:
-    """Removed logs below *root* that processes still have open; None when there are none."""
+def removed_but_open(root: str, holders: t.Sequence[OpenFile]) -> Finding:
+    """Whether processes still write to removed logs below *root*."""
+    name, expected = f"removed logs of {root}", "no process that can be seen writes to a removed log"
     if not holders:
-        return None
+        return Finding(name, "passed", expected, "none")
     held = sum(file.size for file in holders)
     who = [f"{printed(file.comm)} (pid {file.pid}): {printed(file.path)}" for file in holders]
-    observed = f"{human_bytes(held)} held: {some(who)}"
-    return Finding(f"removed logs of {root}", "warned", "no process writes to a removed log", observed,
-                   "Restart or reload those processes; what they log is lost, and its space stays taken.")  # fmt: skip
+    advice = "Restart or reload those processes; what they log is lost, and its space stays taken."
+    return Finding(name, "warned", expected, f"{human_bytes(held)} held: {some(who)}", advice)

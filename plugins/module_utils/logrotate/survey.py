@@ -145,19 +145,23 @@ def covered_by(patterns: t.Iterable[str]) -> set[str]:
     return {path for pattern in patterns for path in glob.glob(as_glob(pattern))}
 
 
-def logs_below(root: str, names: t.Sequence[str], ignore: t.Sequence[str]) -> t.Iterator[LogFile]:
+def logs_below(root: str, names: t.Sequence[str], ignore: t.Sequence[str], refused: list[str]) -> t.Iterator[LogFile]:
     """Regular files below *root* that are logs by their name; links are not followed.
 
     *ignore* are patterns of whole paths in which ``*`` crosses slashes; a directory that matches is not entered.
+    Directories that we may not list are added to *refused*.
     """
-    wanted = re.compile("|".join(fnmatch.translate(name) for name in names) or r"\Z.")
-    ignored = re.compile("|".join(fnmatch.translate(pattern) for pattern in ignore) or r"\Z.")
+    wanted = _any_of(names)
+    ignored = _any_of(ignore)
     waiting = [root]
     while waiting:
         directory = waiting.pop()
         try:
             entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
-        except (PermissionError, FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
+            continue
+        except OSError:
+            refused.append(directory)
             continue
         for entry in entries:
             if ignored.match(entry.path):
@@ -170,12 +174,8 @@ def logs_below(root: str, names: t.Sequence[str], ignore: t.Sequence[str]) -> t.
                     yield file
 
 
-def unreadable_below(root: str) -> list[str]:
-    """Directories below *root* (or *root* itself) that we may not list."""
-    refused: list[str] = []
-    for _place in os.walk(root, onerror=lambda error: refused.append(str(error.filename))):
-        pass
-    return refused
+def _any_of(patterns: t.Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or r"(?!)")
 
 
 def look(path: str, siblings: Siblings | None = None) -> LogFile | None:
