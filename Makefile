@@ -1,0 +1,79 @@
+# The ways to run everything: `make help` lists them. All set-up happens in .venv, all that the demo does in .demo.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Named outright, for Ansible ignores the file in a directory that everybody may write to.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+
+PYTEST_ARGS ?=
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+.PHONY: demo
+demo: export ANSIBLE_HOME := $(CURDIR)/.demo/ansible
+demo: export MPLCONFIGDIR := $(CURDIR)/.demo/cache/matplotlib
+demo: export PYTHONDONTWRITEBYTECODE := 1
+demo: setup-demo ## Build the demo platform in .demo and carry out its daily maintenance
+	@scripts/demo_platform present
+	@ansible-playbook -i inventories/demo playbooks/daily.yml
+
+.PHONY: demo-clean
+demo-clean: ## Stop the demo platform and remove .demo
+	@[ ! -e .demo ] || { scripts/venv demo && scripts/demo_platform absent; }
+
+.PHONY: test
+test: setup-test ## Run every test that needs no container
+	@python -m pytest -m "not long" $(PYTEST_ARGS)
+
+.PHONY: test-long
+test-long: setup-test ## Run the tests that take minutes
+	@python -m pytest -m long $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
+	@ruff check .
+	@ruff format --check --quiet .
+	@mypy plugins/module_utils plugins/plugin_utils
+	@yamllint --strict .
+	@ansible-lint --offline --profile production
+
+.PHONY: lock
+lock: setup-test ## Pin the requirements anew, with hashes
+	@command -v uv >/dev/null || python -m pip install --quiet --disable-pip-version-check uv
+	@for name in control demo test; do $(COMPILE) requirements/$$name.in --output-file requirements/$$name.txt; done
+
+.PHONY: bench
+bench: setup-test ## Measure the speed
+	@python bench/run.py
+
+.PHONY: build
+build: setup-demo ## Build the collection's archive
+	@ansible-galaxy collection build --force
+
+.PHONY: sanity
+sanity: setup-test ## Run ansible-test sanity on a built copy of the collection
+	@scripts/sanity
+
+.PHONY: clean
+clean: demo-clean ## Remove all that was made here
+	@rm -rf .venv .cache .ansible .mypy_cache .ruff_cache .pytest_cache *.tar.gz
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: setup-demo
+setup-demo:
+	@scripts/venv demo
+	@scripts/system_packages logrotate=logrotate setpriv=util-linux
+
+.PHONY: setup-test
+setup-test:
+	@scripts/venv test
+	@scripts/system_packages logrotate=logrotate setpriv=util-linux
