@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
@@ -15,7 +15,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import
 
 
 class ActionModule(ControlAction):
-    ARGUMENTS = {"activity": {"type": "str", "required": True}, "run_id": {"type": "str", "required": True}}
+    ARGUMENTS: ClassVar = {"activity": {"type": "str", "required": True}, "run_id": {"type": "str", "required": True}}
 
     def control(self, arguments: dict[str, Any]) -> dict[str, Any]:
         ledger = self.ledger()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
@@ -13,7 +13,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.status import
 
 
 class ActionModule(ControlAction):
-    ARGUMENTS = {"strict": {"type": "bool", "default": False}}
+    ARGUMENTS: ClassVar = {"strict": {"type": "bool", "default": False}}
 
     def control(self, arguments: dict[str, Any]) -> dict[str, Any]:
         plan, ledger, now = self.plan(), self.ledger(), clock.now()

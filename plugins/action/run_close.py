@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.run_report import (
@@ -16,7 +16,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.run_report im
 
 
 class ActionModule(ControlAction):
-    ARGUMENTS = {"run_id": {"type": "str", "required": True}}
+    ARGUMENTS: ClassVar = {"run_id": {"type": "str", "required": True}}
 
     def control(self, arguments: dict[str, Any]) -> dict[str, Any]:
         ledger = self.ledger()

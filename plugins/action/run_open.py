@@ -9,7 +9,7 @@ import difflib
 import getpass
 import os
 import platform
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible import context
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -24,7 +24,7 @@ _TAGS_OF_ANSIBLE = {"all", "tagged", "untagged", "always", "never"}
 
 
 class ActionModule(ControlAction):
-    ARGUMENTS = {
+    ARGUMENTS: ClassVar = {
         "cadence": {"type": "str", "required": True, "choices": list(PERIODS)},
         "activities": {"type": "list", "elements": "str", "default": []},
     }

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
@@ -13,7 +13,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.run_report im
 
 
 class ActionModule(ControlAction):
-    ARGUMENTS = {"run": {"type": "str", "default": "latest"}}
+    ARGUMENTS: ClassVar = {"run": {"type": "str", "default": "latest"}}
 
     def control(self, arguments: dict[str, Any]) -> dict[str, Any]:
         ledger, wanted = self.ledger(), arguments["run"]

@@ -73,7 +73,7 @@ class CallbackModule(CallbackBase):
             self._ledger.append_part(run["id"], host, self._collector.activity, part)
 
     def _keep(self, documents: list[dict[str, Any]]) -> None:
-        """Append *documents*, and those that could not be written before; what fails now is tried again with the next."""
+        """Append *documents*, with those that could not be written before: what fails now is tried again."""
         self._unwritten += documents
         if self._unwritten and self._ledger:
             self._ledger.append_results(self._unwritten)

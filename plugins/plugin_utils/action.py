@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.action import ActionBase
@@ -23,7 +23,7 @@ class ControlAction(ActionBase):  # type: ignore[misc]
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    ARGUMENTS: dict[str, dict[str, Any]] = {}
+    ARGUMENTS: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)

@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+
 from . import clock
 from .ledger import Ledger
 from .plan import Plan
@@ -91,9 +93,18 @@ def write_report(run: dict[str, Any], plan: Plan, ledger: Ledger, directory: Pat
     from .report import write  # draws pictures: not worth loading before it is needed
 
     name = f"{run['started'][:19].replace(':', '')}Z-{run['cadence']}-{run['id'][-6:]}"
-    written = write(gather_report(run, plan, ledger, clock.now()), directory / name)
-    pending = directory / f".latest-{name}"
-    pending.unlink(missing_ok=True)
-    pending.symlink_to(name)
-    pending.replace(directory / "latest")
+    try:
+        written = write(gather_report(run, plan, ledger, clock.now()), directory / name)
+        pending = directory / f".latest-{name}"
+        pending.unlink(missing_ok=True)
+        pending.symlink_to(name)
+        pending.replace(directory / "latest")
+    except OSError as error:
+        raise MaintenanceError(
+            "write the report",
+            where=str(error.filename or directory),
+            expected="a directory that can be written",
+            observed=error.strerror or str(error),
+            advice="Correct maintenance_report_dir or its permissions; playbooks/report.yml then writes the report again.",
+        ) from None
     return {kind: str(path) for kind, path in written.items()}

@@ -20,11 +20,12 @@ def status_rows(plan: Plan, ledger: Ledger, now: datetime) -> list[dict[str, Any
     latest, good = ledger.latest_results(), ledger.latest_results(good=True)
     began = ledger.first_run_started()
     plan_began = clock.from_text(began) if began else None
-    return [
-        _row(entry, host, latest.get((host, entry.activity)), good.get((host, entry.activity)), plan_began, now)
-        for entry in plan.entries.values()
-        for host in entry.hosts
-    ]
+    rows = []
+    for entry in plan.entries.values():
+        for host in entry.hosts:
+            key = (host, entry.activity)
+            rows.append(_row(entry, host, latest.get(key), good.get(key), plan_began=plan_began, now=now))
+    return rows
 
 
 def _row(
@@ -32,6 +33,7 @@ def _row(
     host: str,
     last: dict[str, Any] | None,
     last_good: dict[str, Any] | None,
+    *,
     plan_began: datetime | None,
     now: datetime,
 ) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from typing import Any
 RUN_ID = "019a9f00-0000-7000-8000-000000000001"
 BEGIN = datetime(2026, 11, 21, 2, 0, 5, tzinfo=UTC)
 
-HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}|`*_[a](http://e)\x1b[2J\x00\u202egnp.exe\n# no heading"
+HOSTILE = (
+    "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7*7 }}{% raw %}|`*_[a](http://e)"
+    "\x1b[2J\x00\u202egnp.exe\n# no heading"
+)
 
 
 def at(seconds: float = 0, days: float = 0) -> str:
@@ -202,7 +205,8 @@ def believable() -> dict[str, Any]:
                     "failed",
                     "enrolments: 198,211 rows restored, 200,000 in the backup",
                     "the same rows and fingerprints",
-                    "Do not rely on this backup: take a full one (ansible-playbook playbooks/activities/backup.yml -e backup_type=full) and test it again.",
+                    "Do not rely on this backup: take a full one (ansible-playbook playbooks/activities/backup.yml "
+                    "-e backup_type=full) and test it again.",
                     tables={"enrolments": [198211, 200000]},
                 ),
                 check("pg_amcheck", observed="no corruption", expected="no corruption"),

@@ -1,0 +1,109 @@
+"""A plan is the collection's defaults with what the inventory changes, or a list of everything that is wrong with it."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan import (
+    Plan,
+    PlanProblems,
+    build_plan,
+    known_activities,
+)
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "backup": {"cadence": "daily", "hosts": "databases"},
+    "restore_test": {"cadence": "weekly", "hosts": "databases", "requires": {"backup": "2d"}},
+    "patching": {"cadence": "monthly", "hosts": "all", "team": "Security", "disruptive": True},
+}
+GROUPS = {"all": ["app1", "db1"], "databases": ["db1"], "web": ["app1"]}
+
+
+def resolve(pattern: Any) -> list[str]:
+    return GROUPS.get(pattern, [])
+
+
+def build(plan: Any = None, windows: Any = (), freezes: Any = ()) -> Plan:
+    return build_plan(plan or {}, list(windows), list(freezes), resolve=resolve, defaults=DEFAULTS)
+
+
+def problems_of(**plan: Any) -> list[str]:
+    with pytest.raises(PlanProblems) as caught:
+        build(**plan)
+    return caught.value.problems
+
+
+def test_defaults_hold_where_the_inventory_says_nothing() -> None:
+    plan = build()
+    assert plan.entries["backup"].hosts == ("db1",)
+    assert plan.entries["patching"].team == "Security"
+    assert plan.entries["restore_test"].requires == {"backup": 2 * 86400}
+
+
+def test_one_line_moves_an_activity_to_another_cadence() -> None:
+    plan = build({"backup": {"cadence": "weekly"}})
+    assert plan.scheduled("weekly") == {"backup": ["db1"], "restore_test": ["db1"]}
+    assert plan.entries["backup"].hosts == ("db1",)
+
+
+def test_the_shipped_defaults_are_a_good_plan() -> None:
+    def everything(_pattern: Any) -> list[str]:
+        return ["h1"]
+
+    plan = build_plan({}, [], [], resolve=everything)
+    assert set(plan.entries) == set(known_activities()) >= {"health_check", "backup", "restore_test"}
+
+
+def test_an_activity_that_is_switched_off_or_has_no_host_by_default_is_said_not_to_apply() -> None:
+    plan = build_plan({"patching": {"enabled": False}}, [], [], resolve=lambda pattern: [], defaults=DEFAULTS)
+    assert plan.not_applicable["patching"] == "switched off in the plan"
+    assert "databases" in plan.not_applicable["backup"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"bakcup": {}}, "maintenance_plan.bakcup: unknown activity; did you mean backup?"),
+        ({"backup": {"cadence": "dayly"}}, "maintenance_plan.backup.cadence: unknown cadence 'dayly'; did you mean daily?"),
+        ({"backup": {"grace": "soon"}}, "maintenance_plan.backup.grace: 'soon' is not a duration"),
+        ({"backup": {"hosts": "nowhere"}}, "no host of the inventory matches 'nowhere'"),
+        ({"backup": {"requires": {"restore_test": "1d"}}}, "requires goes round in a circle: backup → restore_test → backup"),
+        ({"backup": {"requires": {"health": "1d"}}}, "maintenance_plan.backup.requires.health: unknown activity"),
+        ({"backup": {"requires": {"patching": "a day"}}}, "'a day' is not a duration"),
+        ({"backup": {"colour": "blue"}}, "'colour' was unexpected"),
+        ({"patching": {"enabled": False}, "backup": {"requires": {"patching": "1d"}}}, "evidence can never be had"),
+        ("daily", "is not of type 'object'"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_bad_entry_is_named_in_words(entry: Any, words: str) -> None:
+    assert any(words in problem for problem in problems_of(plan=entry))
+
+
+def test_all_problems_are_named_at_once() -> None:
+    found = problems_of(
+        plan={"bakcup": {}, "backup": {"cadence": "dayly"}, "patching": {"disruptive": "yes please"}},
+        windows=[{"name": "w", "weekday": "sunday", "start": "02:00", "end": "05:00"}],
+    )
+    assert len(found) == 4, found
+
+
+@pytest.mark.parametrize(
+    ("window", "words"),
+    [
+        ({"start": "02:00", "end": "05:00", "timezone": "Europe/Zurihc"}, "unknown time zone 'Europe/Zurihc'"),
+        ({"start": 750, "end": "05:00"}, "start"),
+        ({"start": "02:00", "end": "02:00"}, "it never opens"),
+    ],
+)
+def test_bad_windows_are_named(window: dict[str, Any], words: str) -> None:
+    assert any(words in problem for problem in problems_of(windows=[{"name": "w", "weekday": "sun", **window}]))
+
+
+def test_freezes_take_yaml_dates_and_refuse_those_that_end_before_they_begin() -> None:
+    first, last = datetime.date(2027, 1, 18), datetime.date(2027, 2, 5)
+    plan = build(freezes=[{"name": "exams", "from": first, "to": last}])
+    assert plan.freezes[0].last == last
+    assert "before it begins" in problems_of(freezes=[{"name": "exams", "from": last, "to": first}])[0]
+    assert "exams" in problems_of(freezes=[{"name": "exams", "from": "soon", "to": "later"}])[0]
