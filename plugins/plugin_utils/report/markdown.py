@@ -24,9 +24,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 def render(report: dict[str, Any]) -> str:
     """The whole document."""
-    environment = jinja2.Environment(  # noqa: S701 not HTML: every output is escaped for Markdown by finalize
+    # Not HTML: every output is escaped for Markdown by finalize.
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=False,
+        autoescape=False,  # noqa: S701
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Trends of stored metrics as small pictures: inline SVG that takes its colours from the page and is equal for equal data."""
+"""Trends of stored metrics as small pictures: inline SVG in the page's colours, equal for equal data."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ Line = tuple[str, Points]  # host, its (POSIX time, value) in order of time
 
 
 def draw(trends: list[dict[str, Any]]) -> dict[str, Any]:
-    """``{"charts": [{"activity", "metric", "svg" or "", "legend", "summary"}], "note"}``, one chart for a metric of an activity.
+    """``{"charts": [{"activity", "metric", "svg", "legend", "summary"}], "note"}``, a chart a metric and activity.
 
-    Without Matplotlib, or when it fails, the charts come without pictures and *note* says why: a report is never lost for it.
+    Without Matplotlib, or when it fails, *svg* is empty and *note* says why: no report is lost for want of a picture.
     """
     charts = [_chart(key, lines) for key, lines in _grouped(trends).items()]
     note = ""
@@ -131,9 +131,9 @@ def _picture(chart: dict[str, Any]) -> str:
         "path.simplify": True,
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(figsize=(4.6, 1.9))
+        figure = Figure(figsize=(4.0, 1.75))
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.155, 0.17, 0.81, 0.75))
+        axes = figure.add_axes((0.2, 0.19, 0.77, 0.74))
         _plot(axes, chart["lines"])
         _dress(axes, chart["lines"], chart["unit"])
         stream = io.StringIO()
@@ -188,12 +188,12 @@ def _dress(axes: Any, lines: list[Line], unit: str) -> None:
     axes.spines["bottom"].set_color(_RULE)
     axes.grid(axis="y", color=_RULE, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK, pad=5)
+    axes.tick_params(length=0, labelsize=10, labelcolor=_INK, pad=5)
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
     """The vertical range: from zero where that does not flatten the line, never empty."""
-    if low >= 0 and low < 0.7 * high or low == high >= 0:
+    if (low >= 0 and low < 0.7 * high) or low == high >= 0:
         return 0.0, high * 1.12 or 1.0
     margin = (high - low or abs(high)) * 0.15
     return low - margin, high + margin
@@ -224,7 +224,7 @@ def _time_labels(first: float, last: float) -> list[str]:
 
 
 def _inline(svg: str, label: str) -> str:
-    """Matplotlib's *svg* as it may stand in a page several times: no prolog, style or identifiers but those it refers to."""
+    """Matplotlib's *svg* fit to stand in a page beside others: no prolog, style or identifiers but those it refers to."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)
@@ -238,7 +238,7 @@ def _inline(svg: str, label: str) -> str:
 
 
 def _matplotlib() -> Any:
-    """Matplotlib, told to keep its files in a private directory of this process: the home may not be writable, nor ours."""
+    """Matplotlib, with its files in a private directory of this process: a home may be read-only, or not ours."""
     if "MPLCONFIGDIR" not in os.environ:
         directory = tempfile.mkdtemp(prefix="wellkept-matplotlib-")
         os.environ["MPLCONFIGDIR"] = directory

@@ -13,10 +13,10 @@ from typing import Any
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes, human_seconds
 
-SIGNS = {"passed": "✓", "warned": "!", "failed": "✗", "skipped": "–", "unknown": "?"}
+SIGNS = {"passed": "✓", "warned": "!", "failed": "✗", "skipped": "–", "unknown": "?"}  # noqa: RUF001
 ASCII_SIGNS = {"passed": "ok", "warned": "!!", "failed": "XX", "skipped": "--", "unknown": "??"}
 
-LONGEST = 2000
+LONGEST = 1000
 
 # Control characters, marks that turn the direction of writing, lone surrogates, non-characters.
 _UNSEEMLY = re.compile(
@@ -64,7 +64,7 @@ def quantity(value: float, unit: str) -> str:
     if unit == "bytes":
         return human_bytes(value)
     if unit == "seconds":
-        return human_seconds(value) if value >= 0 else f"−{human_seconds(-value)}"
+        return human_seconds(value) if value >= 0 else f"-{human_seconds(-value)}"
     if unit == "ratio":
         return f"{value * 100:.3g} %"
     number = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

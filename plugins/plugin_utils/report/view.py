@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .text import counted, duration, enumeration, moment, quantity, value_text
+from .text import counted, duration, enumeration, moment, one_line, quantity, value_text, visible
 
 # The worst first: what needs a person stands at the top.
 SEVERITY = ("failed", "unknown", "warned", "skipped", "passed")
@@ -59,7 +59,9 @@ def headline(run: dict[str, Any], results: list[dict[str, Any]]) -> str:
             f"{would or 'none'} would change something{trouble}."
         )
     failures = [
-        f"{words(result['activity'])} on {result['host']}" for result in results if result["outcome"] == "failed"
+        f"{words(result['activity'])} on {visible(one_line(result['host']), 60)}"
+        for result in results
+        if result["outcome"] == "failed"
     ]
     if failures:
         return (
@@ -89,7 +91,7 @@ def _good_headline(results: list[dict[str, Any]]) -> str:
 
 
 def todo(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a person should look at: findings that are not passed, the worst first, one entry for all hosts that share it."""
+    """What a person should look at: what has not passed, the worst first, one entry for all hosts that share it."""
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for result in results:
         for check in result["checks"]:

@@ -1,0 +1,413 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: progress
+type: stdout
+short_description: Shows how a maintenance run goes, and what it found, to a person
+version_added: "0.1.0"
+author: The Wellkept team (@wellkept)
+description:
+  - On a terminal, shows activities and hosts with their outcomes while the run goes on.
+  - Elsewhere, prints one line for each activity on a host when it is finished.
+  - In the end, prints the table of outcomes, each check that did not pass with what to do, and where the report is.
+  - With C(-v) and above it is the same as P(ansible.builtin.default#callback).
+extends_documentation_fragment:
+  - default_callback
+  - result_format_callback
+options:
+  live:
+    description:
+      - Whether a terminal shows the live view. Without it, a terminal gets the same lines as a log.
+    type: bool
+    default: true
+    env:
+      - name: WELLKEPT_LIVE
+    ini:
+      - key: live
+        section: wellkept
+requirements:
+  - rich on the control node, for the live view
+"""
+
+import atexit
+import functools
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ansible import constants as settings
+from ansible import context
+from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import outcome_of
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector import (
+    CLOSE_ACTION,
+    GATE_ACTION,
+    OPEN_ACTION,
+    Collector,
+)
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_text import Line, Teller
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.results import is_part
+
+COLOURS = {
+    "passed": settings.COLOR_OK,
+    "warned": settings.COLOR_WARN,
+    "failed": settings.COLOR_ERROR,
+    "skipped": settings.COLOR_SKIP,
+    "unknown": settings.COLOR_WARN,
+    "changed": settings.COLOR_CHANGED,
+}
+CHECK_MODE = "Check mode: nothing is changed, and what this run shows is no evidence."
+INTERACTIVE = {"pause", "ansible.builtin.pause", "ansible.legacy.pause"}
+
+
+def _ours(method: Callable[..., None]) -> Callable[..., None]:
+    """Ansible's own output instead of *method* with -v, and from the moment at which a *method* of ours has raised.
+
+    An exception in a callback is only a warning for Ansible, and what should have been shown would be lost.
+    """
+
+    @functools.wraps(method)
+    def shown(self: CallbackModule, *arguments: Any, **options: Any) -> None:
+        default = getattr(super(CallbackModule, self), method.__name__)
+        if self._as_default:
+            default(*arguments, **options)
+            return
+        try:
+            method(self, *arguments, **options)
+        except Exception:
+            self._give_up(traceback.format_exc())
+            default(*arguments, **options)
+
+    return shown
+
+
+class CallbackModule(DefaultCallback):  # type: ignore[misc]
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "wellkept.maintenance.progress"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._as_default = self._display.verbosity > 0
+        self._tell = Teller(sys.stdout.encoding or "ascii", _width())
+        self._collector = Collector()
+        self._results: list[dict[str, Any]] = []
+        self._summary: dict[str, Any] | None = None
+        self._live: Any = None
+        self._paused = False
+
+    # What Ansible reports
+
+    @_ours
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        if context.CLIARGS.get("check"):
+            self._say(CHECK_MODE, "warned")
+
+    @_ours
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        self._play = play
+        self._keep(self._collector.on_play_start(play.get_vars().get("maintenance_activity")))
+
+    @_ours
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        self._on_task(task, "TASK")
+
+    @_ours
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        self._on_task(task, "RUNNING HANDLER")
+
+    @_ours
+    def v2_runner_on_start(self, host: Any, task: Any) -> None:
+        activity, name = self._collector.activity, host.get_name()
+        if self._live and activity and task.action != GATE_ACTION:
+            gathered = self._collector.outcome_so_far(name)
+            if not gathered or not (gathered.parts or gathered.decided_outcome):
+                self._live.update(activity, name, "running")
+
+    @_ours
+    def v2_runner_on_ok(self, result: Any) -> None:
+        answer = _answer(result)
+        self._handle_warnings_and_exception(result)
+        part = self._collect(result, answer, "ok")
+        if not part:
+            self._tell_answer(result, answer)
+
+    @_ours
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        answer = _answer(result)
+        known = (
+            is_part(answer) or "problems" in answer or "maintenance_summary" in answer or "maintenance_text" in answer
+        )
+        if known:
+            answer.pop("exception", None)  # it would only repeat the message, with the place in the playbook
+        self._handle_warnings_and_exception(result)
+        self._collect(result, answer, "ignored" if ignore_errors else "failed")
+        if is_part(answer) and self._collector.activity:
+            return
+        self._tell_failure(result, answer, ignored=ignore_errors)
+
+    @_ours
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        self._handle_warnings_and_exception(result)
+        self._collect(result, _answer(result), "skipped")
+
+    @_ours
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        answer = _answer(result)
+        self._handle_warnings_and_exception(result)
+        self._collect(result, answer, "unreachable")
+        self._say(f"{self._tell.signs['failed']} {_host(result)} cannot be reached: {answer.get('msg', '')}", "failed")
+
+    @_ours
+    def v2_runner_item_on_ok(self, result: Any) -> None:
+        self._handle_warnings_and_exception(result)
+
+    @_ours
+    def v2_runner_item_on_skipped(self, result: Any) -> None:
+        self._handle_warnings_and_exception(result)
+
+    @_ours
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        self._handle_warnings_and_exception(result)
+        answer = _answer(result)
+        self._tell_failure(result, answer, item=str(self._get_item_label(answer)))
+
+    @_ours
+    def v2_runner_retry(self, result: Any) -> None:
+        answer = _answer(result)
+        left = answer.get("retries", 0) - answer.get("attempts", 0)
+        self._say(f"{_host(result)}: {result.task.get_name()}: trying again, at most {left} more times", "skipped")
+
+    @_ours
+    def v2_on_file_diff(self, result: Any) -> None:
+        answer = _answer(result)
+        several = answer.get("results") if result.task.loop else None
+        for one in several or [answer]:
+            text = self._get_diff(one["diff"]) if one.get("diff") and one.get("changed") else ""
+            if text:
+                self._say(f"{_host(result)}: {result.task.get_name()}", "changed")
+                self._display.display(text)
+
+    @_ours
+    def v2_playbook_on_no_hosts_matched(self) -> None:
+        # An activity that is due nowhere has no hosts; so has the frame of a run inside another run.
+        if not self._collector.run and not self._collector.activity and not self._is_frame():
+            self._say(f"No host matches {self._play.hosts if self._play else 'the pattern'}: nothing done.", "skipped")
+
+    @_ours
+    def v2_playbook_on_no_hosts_remaining(self) -> None:
+        self._say("No host is left to go on with.", "failed")
+
+    @_ours
+    def v2_playbook_on_include(self, included_file: Any) -> None:
+        pass
+
+    @_ours
+    def v2_runner_on_async_poll(self, result: Any) -> None:
+        pass
+
+    @_ours
+    def v2_runner_on_async_ok(self, result: Any) -> None:
+        pass
+
+    @_ours
+    def v2_playbook_on_vars_prompt(self, *arguments: Any, **options: Any) -> None:
+        self._close_live()
+
+    @_ours
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        self._keep(self._collector.finish())
+        self._close_live()
+        self._lines(self._tell.summary(self._results))
+        if self._summary:
+            self._lines(self._tell.closing(self._summary))
+        else:
+            self._recap(stats)
+        if stats.custom and self.get_option("show_custom_stats"):
+            self._say(f"Custom stats: {self._dump_results(stats.custom)}")
+        if context.CLIARGS.get("check"):
+            self._say(CHECK_MODE, "warned")
+        sys.stdout.flush()
+
+    # What is made of it
+
+    def _collect(self, result: Any, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
+        task, host = result.task, result.host.get_name()
+        action = getattr(task, "resolved_action", None) or task.action
+        part = self._collector.on_answer(host, action, task.name, answer, kind=kind)
+        if action == OPEN_ACTION and kind == "ok":
+            self._lines(self._tell.opening(self._collector.run or {}, self._collector.due))
+            self._open_live()
+        if action == CLOSE_ACTION and "maintenance_summary" in answer:
+            self._summary = answer["maintenance_summary"]
+        if self._live and self._collector.activity:
+            self._show_states(host, action, answer)
+        return part
+
+    def _show_states(self, host: str, action: str, answer: dict[str, Any]) -> None:
+        hosts = [one["host"] for one in answer.get("decisions", [])] if action == GATE_ACTION else [host]
+        for name in hosts:
+            gathered = self._collector.outcome_so_far(name)
+            if not gathered:
+                continue
+            checks = [check for part in gathered.parts for check in part.get("checks", [])]
+            skipped = "skipped" if any(part.get("skip_reason") for part in gathered.parts) else ""
+            state = gathered.decided_outcome or (outcome_of(checks) if checks else skipped)
+            if state:
+                self._live.update(self._collector.activity, name, state)
+        self._live.refresh()
+
+    def _keep(self, documents: list[dict[str, Any]]) -> None:
+        """Tell the results of the play that is over."""
+        for document in documents:
+            data = document["data"]
+            self._results.append(data)
+            if self._live:
+                self._live.update(data["activity"], data["host"], data["outcome"])
+            if not self._live or data["outcome"] != "passed":
+                self._say(self._tell.tick(data), data["outcome"])
+        if self._live:
+            self._live.refresh()
+
+    def _on_task(self, task: Any, prefix: str) -> None:
+        # Ansible's own output needs these, should it have to take over.
+        self._task_type_cache[task._uuid] = prefix
+        self._last_task_name = task.get_name().strip()
+        if self._live and task.action in INTERACTIVE:
+            self._close_live()
+            self._paused = True
+        elif self._paused:
+            self._paused = False
+            self._open_live()
+        if self._live:
+            activity = f"{self._collector.activity}: " if self._collector.activity else ""
+            self._live.running(self._tell.line(f"{activity}{task.get_name().rpartition(' : ')[2]}"))
+
+    def _tell_answer(self, result: Any, answer: dict[str, Any]) -> None:
+        """What a task that carries out no activity has to say."""
+        if "maintenance_text" in answer:
+            self._say_as_it_is(answer["maintenance_text"])
+        elif answer.get("_ansible_verbose_always") or result.task.action in settings._ACTION_DEBUG:
+            self._clean_results(answer, result.task.action)
+            said = answer.get("msg")
+            self._say_as_it_is(said if isinstance(said, str) else self._dump_results(answer))
+        elif answer.get("changed") and not (self._collector.activity and is_part(answer)):
+            self._say(f"{_host(result)}: {result.task.get_name().rpartition(' : ')[2]}: changed", "changed")
+
+    def _tell_failure(self, result: Any, answer: dict[str, Any], *, item: str = "", ignored: bool = False) -> None:
+        if "maintenance_summary" in answer:
+            return  # told in the end
+        if "maintenance_text" in answer:
+            self._say_as_it_is(answer["maintenance_text"])
+        sign, task = self._tell.signs["failed"], result.task.get_name().rpartition(" : ")[2]
+        self._say(
+            f"{sign} {_host(result)}: {task}{f' ({item})' if item else ''} failed{', ignored' if ignored else ''}",
+            "failed",
+        )
+        if answer.get("problems"):
+            for problem in answer["problems"]:
+                self._say_as_it_is(f"  - {problem}", "failed")
+            return
+        for text in _words_of_failure(answer):
+            self._say_as_it_is("\n".join(f"    {line}" for line in str(text).splitlines()), "failed")
+
+    def _recap(self, stats: Any) -> None:
+        """For playbooks that are no run: one line a host, with what is other than zero."""
+        for host in sorted(stats.processed):
+            counts = {name: number for name, number in stats.summarize(host).items() if number and name != "skipped"}
+            bad = counts.get("failures") or counts.get("unreachable")
+            told = ", ".join(f"{number} {'failed' if name == 'failures' else name}" for name, number in counts.items())
+            self._say(
+                f"{self._tell.signs['failed' if bad else 'passed']} {host}: {told or 'nothing done'}",
+                "failed" if bad else "",
+            )
+
+    def _is_frame(self) -> bool:
+        return bool(self._play and self._play.get_name() in ("Open the run", "Close the run"))
+
+    # How it gets onto the screen
+
+    def _say(self, text: str, status: str = "") -> None:
+        self._display.display(self._tell.line(text), color=COLOURS.get(status))
+        self._flush()
+
+    def _say_as_it_is(self, text: str, status: str = "") -> None:
+        self._display.display(self._tell.clean(text), color=COLOURS.get(status))
+        self._flush()
+
+    def _lines(self, lines: list[Line]) -> None:
+        for text, status in lines:
+            self._display.display(text, color=COLOURS.get(status))
+        self._flush()
+
+    def _flush(self) -> None:
+        # Ansible leaves it to the end; whoever follows a log wants to see each line when it is written.
+        if not self._live:
+            sys.stdout.flush()
+
+    def _open_live(self) -> None:
+        run = self._collector.run
+        if not run or not self._collector.due or not self._wants_live():
+            return
+        try:
+            from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_live import LiveView
+
+            title = f"{run['cadence'].replace('_', ' ')} run{', check mode' if run['check_mode'] else ''}"
+            live = LiveView(self._collector.due, title, unicode=self._tell.unicode, colour=not settings.ANSIBLE_NOCOLOR)
+            live.start()
+        except ImportError:
+            self._display.warning("The live view needs rich: pip install rich. Going on with plain lines.")
+            return
+        self._live = live
+        for data in self._results:
+            live.update(data["activity"], data["host"], data["outcome"])
+        atexit.register(live.stop)
+
+    def _wants_live(self) -> bool:
+        return bool(self.get_option("live") and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb")
+
+    def _close_live(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _give_up(self, why: str) -> None:
+        """Leave the rest to Ansible's own output, and lose nothing of what is known."""
+        self._as_default = True
+        try:
+            self._close_live()
+        finally:
+            self._display.warning(f"The progress view failed; Ansible's own output takes over.\n{why}")
+
+
+def _answer(result: Any) -> dict[str, Any]:
+    """The task's answer; ansible-core 2.18 knows it by another name."""
+    answer: dict[str, Any] = result.result if hasattr(result, "result") else result._result
+    return answer
+
+
+def _host(result: Any) -> str:
+    return str(result.host.get_name())
+
+
+def _words_of_failure(answer: dict[str, Any]) -> list[str]:
+    """Everything that a failed task said, once."""
+    said: list[str] = []
+    for key in ("msg", "stderr", "module_stderr", "stdout", "module_stdout"):
+        text = answer.get(key)
+        text = text if isinstance(text, str) else str(text) if text else ""
+        if text.strip() and not any(text.strip() in earlier for earlier in said):
+            said.append(text.strip())
+    if answer.get("rc"):
+        said.append(f"exit status {answer['rc']}")
+    return said or [str({key: value for key, value in answer.items() if not key.startswith("_ansible")})]
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 100)
