@@ -36,6 +36,7 @@ class Rule(t.NamedTuple):
     recurse: bool
     remove_empty_directories: bool
     remove_links: bool
+    private: bool
     missing_ok: bool
 
     @property
@@ -167,6 +168,7 @@ def _read_rule(name: str, option: dict[str, t.Any]) -> Rule:
         recurse=option["recurse"],
         remove_empty_directories=option["remove_empty_directories"],
         remove_links=option["remove_links"],
+        private=option["private"],
         missing_ok=option["missing_ok"],
     )
 
