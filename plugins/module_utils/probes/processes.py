@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import typing as t
@@ -36,10 +37,11 @@ def probes(wanted: t.Sequence[dict[str, t.Any]]) -> list[Probe]:
 
 
 def probe(wanted: t.Sequence[dict[str, t.Any]], part: Part) -> None:
-    running = [process for process in all_processes() if process.pid not in ourselves()]
+    own = ourselves()
+    running = [process for process in all_processes() if process.pid not in own]
     hidden = others_are_hidden()
     for options in wanted:
-        guarded(Probe(f"process {options['name']}", lambda own, o=options: decide(o, running, hidden, own)), part)
+        guarded(Probe(f"process {options['name']}", functools.partial(decide, options, running, hidden)), part)
 
 
 def all_processes(proc: str = "/proc") -> list[Process]:

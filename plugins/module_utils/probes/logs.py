@@ -1,0 +1,155 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Probe of logs: how many of the lines written since the last run match a pattern.
+
+The logs are read in a process of its own, so that reading many megabytes slows none of the other probes down, and so
+that a pattern that takes for ever, or a file on a server that does not answer, can be left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+import typing as t
+
+from ..files import read_json, write_atomically
+from ..quantities import human_bytes, parse_size
+from ..result import Part, limit_status
+from .child import Child
+from .log_reading import Finding, Position, read_new_lines
+from .redaction import redact
+from .running import Probe
+
+OPTIONS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "default": ""},
+    "path": {"type": "str", "required": True},
+    "pattern": {"type": "str", "required": True},
+    "warn_count": {"type": "int", "default": 0},
+    "fail_count": {"type": "int"},
+    "first_run_bytes": {"type": "str", "default": "1MiB"},
+}
+
+FORMAT = 1
+# The reading process stops by itself this long before the deadline, to say how far it came.
+MARGIN_SECONDS = 1.0
+
+Rule = t.Dict[str, t.Any]
+
+
+def name_of(rule: Rule) -> str:
+    return str(rule["name"] or rule["path"])
+
+
+class Logs:
+    """The reading of all logs in one run: from where the last run stopped to where this one does.
+
+    Made before any thread is started: a process with threads must not fork.
+    """
+
+    def __init__(self, rules: t.Sequence[Rule], state_dir: str, deadline: float) -> None:
+        self._rules = rules
+        self._deadline = deadline
+        self._path = os.path.join(state_dir, "health_check", "logs.json")
+        self._positions, self._trouble = remembered(self._path)
+        self._child = Child(self._read, max(1.0, deadline - time.monotonic())) if rules else None
+
+    def _read(self, emit: t.Callable[[t.Any], None]) -> None:
+        """In the other process: read rule by rule, and tell the findings of each as soon as they are there."""
+        deadline = self._deadline - MARGIN_SECONDS
+        for rule in self._rules:
+            old = self._positions.get(name_of(rule))
+            try:
+                pattern = re.compile(rule["pattern"].encode(), re.MULTILINE)
+                first = parse_size(rule["first_run_bytes"])
+                finding = read_new_lines(rule["path"], pattern, old, first, lambda: time.monotonic() > deadline)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other logs are read)
+                emit({"name": name_of(rule), "error": redact(str(error))})
+                continue
+            samples = [redact(line.decode(errors="replace")) for line in finding.samples]
+            positions = [list(position) for position in finding.positions]
+            emit({"name": name_of(rule), "finding": list(finding._replace(samples=samples, positions=positions))})
+
+    def probes(self) -> list[Probe]:
+        return [Probe("logs", self._probe)] if self._child else []
+
+    def _probe(self, part: Part) -> None:
+        assert self._child is not None
+        if self._trouble:
+            part.check(
+                "memory of the logs read",
+                "warned",
+                expected=f"the positions of the last run in {self._path}",
+                observed=self._trouble,
+                advice="Nothing: the logs are read like on a first run, and the file is written anew.",
+            )
+        told = {answer["name"]: answer for answer in self._child.answers(self._deadline)}
+        for rule in self._rules:
+            answer = told.get(name_of(rule), {})
+            if "finding" in answer:
+                finding = Finding(*answer["finding"])
+                decide(rule, finding, part)
+                self._positions[name_of(rule)] = [Position(*position) for position in finding.positions]
+            else:
+                undecided(rule, answer.get("error", ""), part)
+
+    def remember(self) -> None:
+        """Keep how far this run came; what it did not finish is read by the next."""
+        if not self._rules:
+            return
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        names = [name_of(rule) for rule in self._rules]
+        kept = {name: [position._asdict() for position in self._positions[name]] for name in names if name in self._positions}
+        write_atomically(self._path, json.dumps({"format": FORMAT, "rules": kept}).encode())
+
+
+
+def remembered(path: str) -> tuple[dict[str, list[Position]], str]:
+    """The positions of the last run by rule, and what was wrong with them, if anything."""
+    try:
+        document = read_json(path)
+        if document is None:
+            return {}, ""
+        if document["format"] != FORMAT:
+            return {}, f"format {document['format']}, not {FORMAT}"
+        rules = document["rules"].items()
+        return {name: [Position(**position) for position in positions] for name, positions in rules}, ""
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return {}, redact(f"it cannot be read: {type(error).__name__}: {error}")
+
+
+def decide(rule: Rule, finding: Finding, part: Part) -> None:
+    """Count against limits; too few lines found in what could only be read in part proves nothing."""
+    name = name_of(rule)
+    status = limit_status(finding.count, rule["warn_count"], rule["fail_count"])
+    where = f"{human_bytes(finding.bytes_read)} of {finding.files} file{'' if finding.files == 1 else 's'}"
+    observed = f"{finding.count} in {where}" + (", on the first run the end only" if finding.first_run else "")
+    advice = "Read the lines and remove their cause; samples are in the evidence."
+    if finding.gaps:
+        observed += f"; not read: {'; '.join(redact(gap) for gap in finding.gaps[:3])}"
+        if status == "passed":
+            status = "unknown"
+            advice = "Correct the path or the rights, or run more often than the logs are rotated."
+    beyond = "" if rule["fail_count"] is None else f" (fails above {rule['fail_count']})"
+    part.metric(f"log_lines {name}", finding.count, "count")
+    part.check(
+        f"error lines in {name}",
+        status,
+        expected=f"at most {rule['warn_count']}{beyond} that match {rule['pattern']!r} since the last run",
+        observed=observed,
+        advice=advice,
+        evidence={"path": rule["path"], "samples": finding.samples} if finding.samples else {"path": rule["path"]},
+    )
+
+
+def undecided(rule: Rule, error: str, part: Part) -> None:
+    part.check(
+        f"error lines in {name_of(rule)}",
+        "unknown",
+        expected=f"at most {rule['warn_count']} that match {rule['pattern']!r} since the last run",
+        observed=error or "not read within the time of the health check",
+        advice="Correct path and pattern." if error else "Use a simpler pattern, or allow more time with timeout.",
+    )
