@@ -156,9 +156,7 @@ def plain_headers() -> dict[str, str]:
     }
 
 
-def ask(
-    url: str, address: str, headers: dict[str, str], context: ssl.SSLContext | None, deadline: float
-) -> Answer:
+def ask(url: str, address: str, headers: dict[str, str], context: ssl.SSLContext | None, deadline: float) -> Answer:
     """One GET of *url*; raises NoAnswerError with the reason in words."""
     parts = urlsplit(url)
     host = parts.hostname

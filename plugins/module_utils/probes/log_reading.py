@@ -190,9 +190,7 @@ def _plan(
     return [*rotated.values(), *(_Piece(file, file.path, starts.get(file.path, 0), True) for file in live)]
 
 
-def _follow(
-    position: Position, live: t.Sequence[File], gaps: list[str], opened: contextlib.ExitStack
-) -> list[_Piece]:
+def _follow(position: Position, live: t.Sequence[File], gaps: list[str], opened: contextlib.ExitStack) -> list[_Piece]:
     """The file that *position* is in under its new name, or a copy of it, and those rotated after it."""
     siblings = _siblings(position.log, opened)
     found = next((file for file in siblings if file.is_at(position)), None)
@@ -263,9 +261,7 @@ class _Lines:
         self.count = 0
         self.samples: list[bytes] = []
 
-    def read(
-        self, content: t.Any, start: int, take_last: bool, out_of_time: t.Callable[[], bool]
-    ) -> tuple[int, bool]:
+    def read(self, content: t.Any, start: int, take_last: bool, out_of_time: t.Callable[[], bool]) -> tuple[int, bool]:
         """Read *content* from *start*; return where the next reading starts, and whether the end was reached.
 
         A last line without its end is left for the next time, unless nothing more will come (*take_last*).

@@ -102,9 +102,12 @@ class Logs:
             return
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
         names = [name_of(rule) for rule in self._rules]
-        kept = {name: [position._asdict() for position in self._positions[name]] for name in names if name in self._positions}
+        kept = {
+            name: [position._asdict() for position in self._positions[name]]
+            for name in names
+            if name in self._positions
+        }
         write_atomically(self._path, json.dumps({"format": FORMAT, "rules": kept}).encode())
-
 
 
 def remembered(path: str) -> tuple[dict[str, list[Position]], str]:

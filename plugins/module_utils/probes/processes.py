@@ -91,7 +91,9 @@ def decide(options: dict[str, t.Any], running: t.Sequence[Process], hidden: bool
         pid, trouble = pid_in(options["pid_file"])
         if trouble:
             advice = "Start the service, or correct pid_file."
-            part.check(name, "failed", expected=f"a process named by {options['pid_file']}", observed=trouble, advice=advice)
+            part.check(
+                name, "failed", expected=f"a process named by {options['pid_file']}", observed=trouble, advice=advice
+            )
             return
         candidates = [process for process in candidates if process.pid == pid]
         sought = " and ".join(filter(None, [f"have the pid {pid} of {options['pid_file']}", sought]))

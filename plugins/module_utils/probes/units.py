@@ -14,7 +14,17 @@ from ..processes import find_program, run
 from ..result import Part
 from .running import Probe
 
-PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "SubState", "Type", "Result", "NRestarts", "ExecMainExitTimestamp")
+PROPERTIES = (
+    "Id",
+    "Names",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Type",
+    "Result",
+    "NRestarts",
+    "ExecMainExitTimestamp",
+)
 _NAME = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 _SUFFIX = re.compile(r"\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$")
 CALL_TIMEOUT = 20
@@ -96,7 +106,9 @@ def decide(name: str, unit: Unit, part: Part) -> None:
         expected="active",
         observed=observed,
         advice=f"See `systemctl status {name}` and `journalctl -u {name}`.",
-        evidence={key: unit[key] for key in ("LoadState", "ActiveState", "SubState", "Result", "NRestarts") if key in unit},
+        evidence={
+            key: unit[key] for key in ("LoadState", "ActiveState", "SubState", "Result", "NRestarts") if key in unit
+        },
     )
 
 
