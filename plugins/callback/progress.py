@@ -51,7 +51,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector imp
     OPEN_ACTION,
     Collector,
 )
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_text import Line, Teller
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_text import Line, Teller, words_of_failure
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.results import is_part
 
 COLOURS = {
@@ -133,7 +133,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
     @_ours
     def v2_runner_on_ok(self, result: Any) -> None:
         answer = _answer(result)
-        self._handle_warnings_and_exception(result)
+        self._tell_warnings(result)
         part = self._collect(result, answer, "ok")
         if not part:
             self._tell_answer(result, answer)
@@ -146,52 +146,57 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         )
         if known:
             answer.pop("exception", None)  # it would only repeat the message, with the place in the playbook
-        self._handle_warnings_and_exception(result)
+        told = self._tell_warnings(result)
         self._collect(result, answer, "ignored" if ignore_errors else "failed")
         if is_part(answer) and self._collector.activity:
-            return
-        self._tell_failure(result, answer, ignored=ignore_errors)
+            return  # told in the activity's line, and in the end
+        self._tell_failure(result, answer, ignored=ignore_errors, told=told)
 
     @_ours
     def v2_runner_on_skipped(self, result: Any) -> None:
-        self._handle_warnings_and_exception(result)
+        self._tell_warnings(result)
         self._collect(result, _answer(result), "skipped")
 
     @_ours
     def v2_runner_on_unreachable(self, result: Any) -> None:
         answer = _answer(result)
-        self._handle_warnings_and_exception(result)
-        self._collect(result, answer, "unreachable")
-        self._say(f"{self._tell.signs['failed']} {_host(result)} cannot be reached: {answer.get('msg', '')}", "failed")
+        part = self._collect(result, answer, "unreachable")
+        if part:
+            answer.pop("exception", None)  # the activity's line and the summary say it
+        self._tell_warnings(result)
+        if not part:
+            self._say(
+                f"{self._tell.signs['failed']} {_host(result)} cannot be reached: {answer.get('msg', '')}", "failed"
+            )
 
     @_ours
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        self._handle_warnings_and_exception(result)
+        self._tell_warnings(result)
 
     @_ours
     def v2_runner_item_on_skipped(self, result: Any) -> None:
-        self._handle_warnings_and_exception(result)
+        self._tell_warnings(result)
 
     @_ours
     def v2_runner_item_on_failed(self, result: Any) -> None:
-        self._handle_warnings_and_exception(result)
+        told = self._tell_warnings(result)
         answer = _answer(result)
-        self._tell_failure(result, answer, item=str(self._get_item_label(answer)))
+        self._tell_failure(result, answer, item=str(self._get_item_label(answer)), told=told)
 
     @_ours
     def v2_runner_retry(self, result: Any) -> None:
         answer = _answer(result)
         left = answer.get("retries", 0) - answer.get("attempts", 0)
-        self._say(f"{_host(result)}: {result.task.get_name()}: trying again, at most {left} more times", "skipped")
+        self._say(f"{_host(result)}: {_task(result).get_name()}: trying again, at most {left} more times", "skipped")
 
     @_ours
     def v2_on_file_diff(self, result: Any) -> None:
         answer = _answer(result)
-        several = answer.get("results") if result.task.loop else None
+        several = answer.get("results") if _task(result).loop else None
         for one in several or [answer]:
             text = self._get_diff(one["diff"]) if one.get("diff") and one.get("changed") else ""
             if text:
-                self._say(f"{_host(result)}: {result.task.get_name()}", "changed")
+                self._say(f"{_host(result)}: {_task(result).get_name()}", "changed")
                 self._display.display(text)
 
     @_ours
@@ -229,6 +234,8 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             self._lines(self._tell.closing(self._summary))
         else:
             self._recap(stats)
+            if self._collector.run:
+                self._say("The run did not reach its end: there is no verdict and no report of it.", "failed")
         if stats.custom and self.get_option("show_custom_stats"):
             self._say(f"Custom stats: {self._dump_results(stats.custom)}")
         if context.CLIARGS.get("check"):
@@ -237,8 +244,19 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     # What is made of it
 
+    def _tell_warnings(self, result: Any) -> bool:
+        """Ansible's own words for warnings, deprecations and errors; returns whether there was an error among them."""
+        answer = _answer(result)
+        error = bool(answer.get("exception"))
+        if hasattr(self, "_handle_warnings_and_exception"):
+            self._handle_warnings_and_exception(result)
+        else:  # ansible-core 2.18
+            self._handle_exception(answer)
+            self._handle_warnings(answer)
+        return error
+
     def _collect(self, result: Any, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
-        task, host = result.task, result.host.get_name()
+        task, host = _task(result), _host(result)
         action = getattr(task, "resolved_action", None) or task.action
         part = self._collector.on_answer(host, action, task.name, answer, kind=kind)
         if action == OPEN_ACTION and kind == "ok":
@@ -293,19 +311,21 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         """What a task that carries out no activity has to say."""
         if "maintenance_text" in answer:
             self._say_as_it_is(answer["maintenance_text"])
-        elif answer.get("_ansible_verbose_always") or result.task.action in settings._ACTION_DEBUG:
-            self._clean_results(answer, result.task.action)
+        elif answer.get("_ansible_verbose_always") or _task(result).action in settings._ACTION_DEBUG:
+            self._clean_results(answer, _task(result).action)
             said = answer.get("msg")
             self._say_as_it_is(said if isinstance(said, str) else self._dump_results(answer))
         elif answer.get("changed") and not (self._collector.activity and is_part(answer)):
-            self._say(f"{_host(result)}: {result.task.get_name().rpartition(' : ')[2]}: changed", "changed")
+            self._say(f"{_host(result)}: {_task(result).get_name().rpartition(' : ')[2]}: changed", "changed")
 
-    def _tell_failure(self, result: Any, answer: dict[str, Any], *, item: str = "", ignored: bool = False) -> None:
+    def _tell_failure(
+        self, result: Any, answer: dict[str, Any], *, item: str = "", ignored: bool = False, told: bool = False
+    ) -> None:
         if "maintenance_summary" in answer:
             return  # told in the end
         if "maintenance_text" in answer:
             self._say_as_it_is(answer["maintenance_text"])
-        sign, task = self._tell.signs["failed"], result.task.get_name().rpartition(" : ")[2]
+        sign, task = self._tell.signs["failed"], _task(result).get_name().rpartition(" : ")[2]
         self._say(
             f"{sign} {_host(result)}: {task}{f' ({item})' if item else ''} failed{', ignored' if ignored else ''}",
             "failed",
@@ -314,19 +334,12 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             for problem in answer["problems"]:
                 self._say_as_it_is(f"  - {problem}", "failed")
             return
-        for text in _words_of_failure(answer):
+        for text in words_of_failure(answer) or ([] if told else [self._dump_results(answer)]):
             self._say_as_it_is("\n".join(f"    {line}" for line in str(text).splitlines()), "failed")
 
     def _recap(self, stats: Any) -> None:
-        """For playbooks that are no run: one line a host, with what is other than zero."""
-        for host in sorted(stats.processed):
-            counts = {name: number for name, number in stats.summarize(host).items() if number and name != "skipped"}
-            bad = counts.get("failures") or counts.get("unreachable")
-            told = ", ".join(f"{number} {'failed' if name == 'failures' else name}" for name, number in counts.items())
-            self._say(
-                f"{self._tell.signs['failed' if bad else 'passed']} {host}: {told or 'nothing done'}",
-                "failed" if bad else "",
-            )
+        """For playbooks that are no run: one line a host."""
+        self._lines([self._tell.recap(host, stats.summarize(host)) for host in sorted(stats.processed)])
 
     def _is_frame(self) -> bool:
         return bool(self._play and self._play.get_name() in ("Open the run", "Close the run"))
@@ -392,21 +405,12 @@ def _answer(result: Any) -> dict[str, Any]:
     return answer
 
 
+def _task(result: Any) -> Any:
+    return result.task if hasattr(result, "task") else result._task
+
+
 def _host(result: Any) -> str:
-    return str(result.host.get_name())
-
-
-def _words_of_failure(answer: dict[str, Any]) -> list[str]:
-    """Everything that a failed task said, once."""
-    said: list[str] = []
-    for key in ("msg", "stderr", "module_stderr", "stdout", "module_stdout"):
-        text = answer.get(key)
-        text = text if isinstance(text, str) else str(text) if text else ""
-        if text.strip() and not any(text.strip() in earlier for earlier in said):
-            said.append(text.strip())
-    if answer.get("rc"):
-        said.append(f"exit status {answer['rc']}")
-    return said or [str({key: value for key, value in answer.items() if not key.startswith("_ansible")})]
+    return str((result.host if hasattr(result, "host") else result._host).get_name())
 
 
 def _width() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds
 
-from .report.text import ASCII_SIGNS, SIGNS, counted, enumeration, moment, one_line, seconds_between, visible
+from .report.text import ASCII_SIGNS, SIGNS, counted, enumeration, one_line, seconds_taken, visible
 from .report.view import SEVERITY, todo
 
 # A table with more rows than this no longer fits what a person looks at.
@@ -43,7 +43,7 @@ class Teller:
         outcome = data["outcome"]
         head = f"{self.signs[outcome]} {data['host']} {data['activity']} {outcome}"
         tallied = [counted(len(data["checks"]), "check")] if data["checks"] else []
-        tallied += [human_seconds(_seconds(data))] if data["checks"] and _seconds(data) else []
+        tallied += [human_seconds(seconds_taken(data))] if data["checks"] and seconds_taken(data) else []
         if data["changes"]:
             would = "would make " if data["run"]["check_mode"] else ""
             tallied.append(f"{would}{counted(len(data['changes']), 'change')}")
@@ -135,12 +135,17 @@ class Teller:
         verdict = str(summary.get("verdict", "failed"))
         text = f"{self.signs.get(verdict, '')} The run {verdict if verdict != 'warned' else 'passed with warnings'}."
         lines = [("", ""), (self.line(f"{text} {summary.get('message', '')}"), verdict)]
-        for lost in summary.get("missing") or []:
-            lines.append((self.line(f"  no result: {lost['activity']} on {lost['host']}"), "failed"))
-        for earlier in summary.get("interrupted") or []:
-            lines.append((self.line(f"  interrupted: the run of {moment(str(earlier.get('started', '')))}"), "warned"))
+        missing = [f"  no result: {lost['activity']} on {lost['host']}" for lost in summary.get("missing") or []]
+        lines += [(self.line(text), "failed") for text in missing[:MOST_ROWS]]
         report = (summary.get("reports") or {}).get("html")
         return [*lines, (self.clean(f"Report: {report}"), "")] if report else lines
+
+    def recap(self, host: str, counts: dict[str, int]) -> Line:
+        """What Ansible counted on *host*, without the zeros: ``✓ learn1: 8 ok, 2 changed``."""
+        names = {"failures": "failed"}
+        told = [f"{number} {names.get(name, name)}" for name, number in counts.items() if number and name != "skipped"]
+        status = "failed" if counts.get("failures") or counts.get("unreachable") else "passed"
+        return self.line(f"{self.signs[status]} {host}: {', '.join(told) or 'nothing done'}"), status
 
     def _indented(self, text: str) -> list[Line]:
         shown = textwrap.wrap(self.line(text), self.width - 4, break_on_hyphens=False)
@@ -151,6 +156,14 @@ def _worst(outcomes: list[str]) -> str:
     return min(outcomes, key=SEVERITY.index, default="")
 
 
-def _seconds(data: dict[str, Any]) -> float:
-    """How long the modules took; where they did not say, from the activity's start to its end."""
-    return data.get("module_seconds") or seconds_between(data["started"], data["finished"]) or 0.0
+def words_of_failure(answer: dict[str, Any]) -> list[str]:
+    """Everything that a failed task said, once."""
+    said: list[str] = []
+    for key in ("msg", "stderr", "module_stderr", "stdout", "module_stdout"):
+        text = answer.get(key)
+        text = text if isinstance(text, str) else str(text) if text else ""
+        if text.strip() and not any(text.strip() in earlier for earlier in said):
+            said.append(text.strip())
+    if answer.get("rc"):
+        said.append(f"exit status {answer['rc']}")
+    return said

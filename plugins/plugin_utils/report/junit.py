@@ -13,7 +13,8 @@ failed    ``failure`` with expected, observed and advice
 unknown   ``skipped``: it could not be checked, so it must not count as passed; nor did it fail
 ========  =============================================================================================
 
-An activity that was skipped is one skipped test case with the reason. In check mode every suite says so in a property.
+An activity that was skipped is one skipped test case with the reason; one that left no result is a failed one.
+In check mode every suite says so in a property.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import re
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from .text import parse_time, seconds_between
+from .text import ended, parse_time, seconds_between, seconds_taken
 
 # What XML 1.0 cannot hold, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -34,15 +35,17 @@ def render(report: dict[str, Any]) -> str:
     root = ET.Element("testsuites", name=_legal(f"wellkept {run['cadence']} {run['id']}"))
     for event in report.get("results", []):
         root.append(_suite(event["data"]))
+    for lost in report.get("missing", []):
+        root.append(_lost(lost["host"], lost["activity"]))
     for count in ("tests", "failures", "errors", "skipped"):
         root.set(count, str(sum(int(suite.get(count, "0")) for suite in root)))
-    root.set("time", f"{seconds_between(run['started'], run.get('finished') or '') or 0:.3f}")
+    root.set("time", f"{seconds_between(run['started'], ended(run)) or 0:.3f}")
     ET.indent(root, " ")
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _suite(data: dict[str, Any]) -> ET.Element:
-    took = f"{seconds_between(data['started'], data['finished']) or 0:.3f}"
+    took = f"{seconds_taken(data):.3f}"
     suite = ET.Element("testsuite", name=_legal(f"{data['host']}/{data['activity']}"), hostname=_legal(data["host"]))
     started = parse_time(data["started"])
     suite.set("timestamp", started.isoformat(timespec="seconds") if started else "")
@@ -60,6 +63,15 @@ def _suite(data: dict[str, Any]) -> ET.Element:
     suite.set("failures", str(len(suite.findall("testcase/failure"))))
     suite.set("errors", "0")
     suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
+    return suite
+
+
+def _lost(host: str, activity: str) -> ET.Element:
+    """What was due and left no result: a failed test, for nobody knows whether it was done."""
+    name = _legal(f"{host}/{activity}")
+    suite = ET.Element("testsuite", name=name, hostname=_legal(host), tests="1", failures="1", errors="0", skipped="0")
+    case = ET.SubElement(suite, "testcase", classname=_legal(f"{host}.{activity}"), name="a result was recorded")
+    ET.SubElement(case, "failure", type="failed", message="was due, and left no result")
     return suite
 
 

@@ -224,7 +224,7 @@ def _time_labels(first: float, last: float) -> list[str]:
 
 
 def _inline(svg: str, label: str) -> str:
-    """Matplotlib's *svg* fit to stand in a page beside others: no prolog, style or identifiers but those it refers to."""
+    """Matplotlib's *svg* fit to stand in a page beside others: no prolog, no style, only the identifiers it needs."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", svg, flags=re.DOTALL)

@@ -17,7 +17,7 @@ from typing import Any
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import GOOD_OUTCOMES, OUTCOMES
 
-from .text import parse_time, seconds_between, visible
+from .text import ended, parse_time, seconds_between, seconds_taken, visible
 
 Labels = dict[str, str]
 Series = dict[tuple[str, str], float]  # by (host, activity)
@@ -69,14 +69,14 @@ def _activities(report: dict[str, Any]) -> tuple[dict[tuple[str, str], str], Ser
         if entry.get("outcome") in OUTCOMES:
             outcomes[key] = entry["outcome"]
         good = entry.get("finished") if entry.get("outcome") in GOOD_OUTCOMES else None
-        _renew(successes, key, entry.get("last_success") or good)
+        _renew(successes, key, entry.get("last_good") or good)
     for event in report.get("results", []):
         data = event["data"]
         if data["run"]["check_mode"]:
             continue
         key = (data["host"], data["activity"])
         outcomes[key] = data["outcome"]
-        durations[key] = seconds_between(data["started"], data["finished"]) or 0.0
+        durations[key] = seconds_taken(data)
         if data["outcome"] in GOOD_OUTCOMES:
             _renew(successes, key, data["finished"])
     return outcomes, successes, durations
@@ -91,8 +91,8 @@ def _renew(series: Series, key: tuple[str, str], iso: str | None) -> None:
 def _run(report: dict[str, Any]) -> list[str]:
     run = report["run"]
     labels = {"cadence": run["cadence"]}
-    finished = parse_time(run.get("finished"))
-    seconds = seconds_between(run["started"], run.get("finished") or "")
+    finished = parse_time(ended(run))
+    seconds = seconds_between(run["started"], ended(run))
     outcomes = [event["data"]["outcome"] for event in report.get("results", [])]
     return [
         *_family(
@@ -119,6 +119,11 @@ def _run(report: dict[str, Any]) -> list[str]:
             "wellkept_run_check_mode",
             "1 when the run changed nothing and is no evidence (check mode), else 0.",
             [(labels, float(bool(run.get("check_mode"))))],
+        ),
+        *_family(
+            "wellkept_run_missing_results",
+            "Number of activities on hosts that were due and left no result.",
+            [(labels, float(len(report.get("missing", []))))],
         ),
         *_family(
             "wellkept_run_interrupted_runs",

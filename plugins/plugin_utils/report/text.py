@@ -90,15 +90,20 @@ def parse_time(iso: str | None) -> datetime | None:
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
 
 
+def ended(run: dict[str, Any]) -> str:
+    """When *run* ended; empty while it goes on."""
+    return str(run.get("finished") or run.get("ended") or "")
+
+
+def seconds_taken(data: dict[str, Any]) -> float:
+    """How long an activity took on its host: what its modules say, else from its start to its end."""
+    return float(data.get("module_seconds") or seconds_between(data["started"], data["finished"]) or 0.0)
+
+
 def seconds_between(started: str, finished: str) -> float | None:
     """Seconds from *started* to *finished*, or None where one of them is no time."""
     begin, end = parse_time(started), parse_time(finished)
     return max((end - begin).total_seconds(), 0.0) if begin and end else None
-
-
-def duration(started: str, finished: str) -> str:
-    seconds = seconds_between(started, finished)
-    return human_seconds(seconds) if seconds is not None else ""
 
 
 def counted(number: int, singular: str, plural: str = "") -> str:

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from .text import counted, duration, enumeration, moment, one_line, quantity, value_text, visible
+from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds
+
+from .text import (
+    counted,
+    ended,
+    enumeration,
+    moment,
+    one_line,
+    quantity,
+    seconds_between,
+    seconds_taken,
+    value_text,
+    visible,
+)
 
 # The worst first: what needs a person stands at the top.
 SEVERITY = ("failed", "unknown", "warned", "skipped", "passed")
@@ -31,11 +44,12 @@ def view_of(report: dict[str, Any]) -> dict[str, Any]:
         "run": run,
         "check_mode": bool(run.get("check_mode")),
         "verdict": run["verdict"],
-        "headline": headline(run, results),
+        "headline": headline(run, results, len(report.get("missing", []))),
         "counts": [
             (outcome, outcomes[outcome]) for outcome in ("passed", "warned", "failed", "skipped") if outcomes[outcome]
         ],
         "todo": todo(results),
+        "missing": _by_activity(report.get("missing", [])),
         "interrupted": [_interrupted(entry) for entry in report.get("interrupted", [])],
         "overdue": [_status(entry) for entry in status if entry.get("overdue")],
         "grid": grid(results),
@@ -48,7 +62,7 @@ def view_of(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def headline(run: dict[str, Any], results: list[dict[str, Any]]) -> str:
+def headline(run: dict[str, Any], results: list[dict[str, Any]], missing: int = 0) -> str:
     """The verdict in one sentence."""
     if run.get("check_mode"):
         would = sum(1 for result in results if result["changes"])
@@ -66,6 +80,10 @@ def headline(run: dict[str, Any], results: list[dict[str, Any]]) -> str:
     if failures:
         return (
             f"{len(failures)} of {counted(len(results), 'activity', 'activities')} failed: {enumeration(failures, 3)}."
+        )
+    if missing:
+        return (
+            f"{counted(missing, 'activity', 'activities')} that {'was' if missing == 1 else 'were'} due left no result."
         )
     if run["verdict"] == "failed":
         return "The run failed before it had shown everything that was due."
@@ -137,21 +155,30 @@ def worst(outcomes: list[str]) -> str:
 def facts(run: dict[str, Any]) -> list[tuple[str, str]]:
     """The run's facts as (name, value), those that are known."""
     controller = run.get("controller") or ""
+    took = seconds_between(run["started"], ended(run))
     known = [
         ("Run", run["id"]),
         ("Started", moment(run["started"])),
-        ("Finished", moment(run["finished"]) if run.get("finished") else "not recorded"),
-        ("Took", duration(run["started"], run.get("finished") or "")),
+        ("Finished", moment(ended(run)) if ended(run) else "not recorded"),
+        ("Took", human_seconds(took) if took is not None else ""),
         ("Cadence", words(run["cadence"])),
         ("Playbook", run.get("playbook") or ""),
         ("Carried out by", run.get("operator") or ""),
         ("From", str(controller.get("host", "")) if isinstance(controller, dict) else str(controller)),
-        ("Scope", ", ".join(map(str, run.get("scope") or []))),
+        ("Scope", _scope(run)),
         ("Approved by", run.get("approved_by") or ""),
         ("Change", run.get("change") or ""),
         ("Mode", "check mode: nothing was changed" if run.get("check_mode") else ""),
     ]
     return [(name, value) for name, value in known if value]
+
+
+def _scope(run: dict[str, Any]) -> str:
+    if run.get("scope"):
+        return ", ".join(map(str, run["scope"]))
+    due = run.get("due") or {}
+    hosts = {host for where in due.values() for host in where}
+    return f"{counted(len(due), 'activity', 'activities')} on {counted(len(hosts), 'host')}" if due else ""
 
 
 def words(name: str) -> str:
@@ -164,7 +191,7 @@ def _result(number: int, data: dict[str, Any]) -> dict[str, Any]:
     return {
         **data,
         "anchor": f"result-{number}",
-        "took": duration(data["started"], data["finished"]),
+        "took": human_seconds(seconds_taken(data)),
         "tally": _tally(data, statuses),
         "checks": sorted(data["checks"], key=lambda check: SEVERITY.index(check["status"])),
         "metrics": [(words(name), quantity(m["value"], m["unit"])) for name, m in sorted(data["metrics"].items())],
@@ -186,10 +213,16 @@ def _tally(data: dict[str, Any], statuses: Counter[str]) -> str:
 
 
 def _interrupted(entry: dict[str, Any]) -> dict[str, Any]:
-    missing: dict[str, list[str]] = {}
-    for lost in entry.get("missing", []):
-        missing.setdefault(lost["activity"], []).append(lost["host"])
-    return {**entry, "missing": list(missing.items()), "missing_count": len(entry.get("missing", []))}
+    missing = entry.get("missing", [])
+    return {**entry, "missing": _by_activity(missing), "missing_count": len(missing), "detail": entry.get("detail", "")}
+
+
+def _by_activity(missing: list[dict[str, str]]) -> list[tuple[str, list[str]]]:
+    """``[{"host": "a", "activity": "backup"}, …]`` as ``[("backup", ["a", …])]``."""
+    hosts: dict[str, list[str]] = {}
+    for lost in missing:
+        hosts.setdefault(lost["activity"], []).append(lost["host"])
+    return list(hosts.items())
 
 
 def _status(entry: dict[str, Any]) -> dict[str, Any]:
