@@ -12,8 +12,8 @@ module: health_check
 short_description: Check the health of a host, its services, databases, disks and logs
 version_added: "0.1.0"
 description:
-  - Makes all probes of a host in one execution, side by side where they wait for something. Every probe is a check, with
-    limits beyond which it warns or fails.
+  - Makes all probes of a host in one execution, side by side where they wait for something. Every probe is a check,
+    with limits beyond which it warns or fails.
   - Without options it looks at the file systems, the memory, the load and, where it can be measured, the clock.
   - A probe that cannot be carried out is a check of its own, C(unknown) or C(failed); the others go on.
   - Nothing is changed on the host. Only how far the logs were read is remembered in O(state_dir), not in check mode.
@@ -42,8 +42,8 @@ options:
         required: true
       address:
         description:
-          - Connect to this address instead of the host in O(http[].url), whose name is still the one that is asked for and
-            that the certificate must have.
+          - Connect to this address instead of the host in O(http[].url), whose name is still the one that is asked
+            for and that the certificate must have.
           - So each of several servers behind one name can be probed.
         type: str
         default: ""
@@ -139,7 +139,7 @@ options:
         type: str
         default: 5s
   processes:
-    description: Processes that must run; one of O(processes[].pattern) and O(processes[].pid_file) is needed, both may be given.
+    description: Processes that must run; by O(processes[].pattern), O(processes[].pid_file) or both.
     type: list
     elements: dict
     default: []
@@ -237,12 +237,12 @@ options:
         type: float
         default: 3600.0
       warn_freeze_age_ratio:
-        description: Limit for the oldest transaction id and multixact id ÷ the age at which autovacuum freezes by force.
+        description: Limit for the oldest transaction or multixact id ÷ the age at which autovacuum freezes by force.
         type: float
         default: 1.2
       fail_freeze_age_ratio:
         description:
-          - Limit for the oldest transaction id and multixact id ÷ the age at which autovacuum freezes by force.
+          - Limit for the oldest transaction or multixact id ÷ the age at which autovacuum freezes by force.
           - An age above 1,600,000,000 fails in any case.
         type: float
         default: 2.0
@@ -344,7 +344,7 @@ options:
         default: 8.0
       clock:
         description:
-          - V(if_measurable) makes a check of the clock's offset where chrony or the kernel knows it, and none elsewhere.
+          - V(if_measurable) makes a check of the clock's offset where chrony or the kernel knows it, else none.
           - V(required) makes an offset that is not known an C(unknown) check.
           - V(never) does not look. A chrony that runs and has lost its sources is C(failed) with both others.
         type: str
@@ -362,7 +362,7 @@ options:
     description:
       - Logs in which lines that match a pattern are counted, as far as they were added since the last run.
       - What was written before a rotation is read in the rotated file beside the log, compressed or not.
-      - Lines that could not be read (rotated away, no rights) make the check C(unknown) unless it warns or fails anyway.
+      - Lines that could not be read (rotated away, no rights) make the check C(unknown), unless it warns or fails.
     type: list
     elements: dict
     default: []
@@ -376,7 +376,7 @@ options:
         type: str
         required: true
       pattern:
-        description: Regular expression that is searched for in each line; it is applied to bytes, so V((?i\)) knows ASCII only.
+        description: Regular expression that is searched for in each line; of letters it knows ASCII only.
         type: str
         required: true
       warn_count:

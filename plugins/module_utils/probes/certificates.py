@@ -47,4 +47,4 @@ def _seconds(tag: int, text: str) -> float:
     if tag == _UTC_TIME:
         text = ("19" if text[:2] >= "50" else "20") + text
     numbers = [int(text[:4]), *(int(text[place : place + 2]) for place in range(4, 14, 2))]
-    return float(calendar.timegm((*numbers, 0, 0, 0)))  # type: ignore[arg-type]
+    return float(calendar.timegm((*numbers, 0, 0, 0)))

@@ -10,6 +10,7 @@ import fnmatch
 import os
 import re
 import typing as t
+from pathlib import Path
 
 from ..quantities import human_bytes, parse_size
 from ..result import Part, limit_status
@@ -26,10 +27,10 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
 }
 
 # Types that hold no data of their own, or that are full by nature.
-PSEUDO = frozenset(
-    "autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fuse.gvfsd-fuse fuse.lxcfs "
-    "fuse.portal fuse.snapfuse fusectl hugetlbfs mqueue nsfs proc pstore ramfs rpc_pipefs securityfs selinuxfs sysfs "
-    "tracefs cramfs erofs iso9660 squashfs udf".split()
+PSEUDO = re.compile(
+    "autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|fuse.(gvfsd-fuse|lxcfs|portal|snapfuse)|"
+    "fusectl|hugetlbfs|mqueue|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|sysfs|tracefs|"
+    "cramfs|erofs|iso9660|squashfs|udf"
 )
 # Types whose server may not answer: each is asked in a thread of its own.
 _REMOTE = re.compile(r"nfs\d?|cifs|smb3?|ceph|glusterfs|lustre|9p|afs|ncpfs|fuse(\..+)?")
@@ -47,7 +48,7 @@ class Mount(t.NamedTuple):
 
 
 class Usage(t.NamedTuple):
-    """Space and inodes: used ÷ what an ordinary user may use (as df shows it); inodes None where there are no numbers."""
+    """Space and inodes, used ÷ what an ordinary user may use (as df shows it); no inodes where they are not counted."""
 
     used_ratio: float
     free_bytes: int
@@ -60,8 +61,7 @@ def probes(options: dict[str, t.Any]) -> list[Probe]:
     parse_size(options["min_free_bytes"])
     if options["paths"]:
         return [Probe(f"file system of {path}", _probe(options, [path])) for path in options["paths"]]
-    with open("/proc/self/mountinfo", "rb") as stream:
-        mounts = real(parse_mountinfo(stream.read()), options["exclude"])
+    mounts = real(parse_mountinfo(Path("/proc/self/mountinfo").read_bytes()), options["exclude"])
     local = [mount.point for mount in mounts if not _REMOTE.fullmatch(mount.kind)]
     remote = [mount.point for mount in mounts if _REMOTE.fullmatch(mount.kind)]
     found = [Probe("local file systems", _probe(options, local))] if local else []
@@ -114,7 +114,7 @@ def real(mounts: t.Sequence[Mount], exclude: t.Sequence[str] = ()) -> list[Mount
 
 
 def _can_fill_up(mount: Mount) -> bool:
-    if not mount.writable or mount.kind in PSEUDO or _SYSTEM.match(mount.point):
+    if not mount.writable or PSEUDO.fullmatch(mount.kind) or _SYSTEM.match(mount.point):
         return False
     # Containers have single files, such as /etc/hosts, bind-mounted from their host.
     return (mount.kind != "overlay" or mount.point == "/") and (mount.root == "/" or _is_directory(mount))
@@ -145,6 +145,7 @@ def decide(point: str, usage: Usage, options: dict[str, t.Any], part: Part) -> N
     """Checks and metrics for one file system."""
     point = point.encode(errors="surrogateescape").decode(errors="replace")
     least = parse_size(options["min_free_bytes"])
+    free, total = human_bytes(usage.free_bytes), human_bytes(usage.total_bytes)
     status = limit_status(usage.used_ratio, options["warn_used_ratio"], options["fail_used_ratio"])
     expected = f"at most {options['warn_used_ratio']:.0%} used (fails above {options['fail_used_ratio']:.0%})"
     if least:
@@ -156,7 +157,7 @@ def decide(point: str, usage: Usage, options: dict[str, t.Any], part: Part) -> N
         f"disk use of {point}",
         status,
         expected=expected,
-        observed=f"{usage.used_ratio:.1%} used, {human_bytes(usage.free_bytes)} of {human_bytes(usage.total_bytes)} free",
+        observed=f"{usage.used_ratio:.1%} used, {free} of {total} free",
         advice="See what takes the space (`du -xh --max-depth=2`), clean up, or enlarge it.",
     )
     if usage.inodes_used_ratio is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import typing as t
+from pathlib import Path
 
 from ..errors import MaintenanceError
 from ..processes import find_program, run
@@ -67,8 +68,7 @@ def measure_memory(proc: str = "/proc", cgroup: str = "/sys/fs/cgroup") -> Memor
     A host's own root control group has no limit; the files are there only in a container, whose group looks like the
     root from within.
     """
-    with open(f"{proc}/meminfo", encoding="ascii") as stream:
-        sizes = parse_meminfo(stream.read())
+    sizes = parse_meminfo(Path(proc, "meminfo").read_text(encoding="ascii"))
     memory = Memory(sizes["MemAvailable"], sizes["MemTotal"], sizes["SwapFree"], sizes["SwapTotal"], False)
     for directory, limit_file, used_file, reclaimable in (
         (cgroup, "memory.max", "memory.current", "inactive_file"),
@@ -91,16 +91,15 @@ def parse_meminfo(text: str) -> dict[str, int]:
 
 def _number(path: str) -> int | None:
     try:
-        with open(path, encoding="ascii") as stream:
-            return int(stream.read())
+        return int(Path(path).read_text(encoding="ascii"))
     except (OSError, ValueError):  # not there, or "max"
         return None
 
 
 def _field(path: str, name: str) -> int:
     try:
-        with open(path, encoding="ascii") as stream:
-            return next((int(line.split()[1]) for line in stream if line.split()[0] == name), 0)
+        lines = [line.split() for line in Path(path).read_text(encoding="ascii").splitlines()]
+        return next((int(words[1]) for words in lines if words[0] == name), 0)
     except (OSError, ValueError):
         return 0
 
@@ -200,7 +199,7 @@ def decide_clock(clock: Clock, options: dict[str, t.Any], part: Part) -> None:
                 "failed" if clock.failed else "unknown",
                 expected=expected,
                 observed=clock.reason,
-                advice="Let chrony or systemd-timesyncd run (`apt-get install chrony`) and see that it reaches its servers.",
+                advice="Run chrony (`apt-get install chrony`) or systemd-timesyncd, and see that it reaches its servers.",
             )
         return
     part.metric("clock_offset_seconds", round(clock.offset, 6), "seconds")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import http.client
 import re
@@ -103,7 +104,7 @@ def probe(endpoint: dict[str, t.Any], part: Part) -> None:
 
 
 def uses_tls(endpoint: dict[str, t.Any]) -> bool:
-    return endpoint["follow_redirects"] or endpoint["url"].lower().startswith("https:")
+    return bool(endpoint["follow_redirects"]) or endpoint["url"].lower().startswith("https:")
 
 
 @functools.lru_cache(maxsize=None)
@@ -172,15 +173,13 @@ def ask(url: str, address: str, headers: dict[str, str], context: ssl.SSLContext
             if parts.scheme == "https" and context is not None:
                 plain.settimeout(remaining(deadline))
                 with context.wrap_socket(plain, server_hostname=host) as secured:
-                    certificate = secured.getpeercert(binary_form=True) or b""
-                    return converse(secured, url, headers, deadline, expired, expiry_of(certificate))
-            return converse(plain, url, headers, deadline, expired, None)
+                    expires = expiry_of(secured.getpeercert(binary_form=True) or b"")
+                    return converse(secured, url, headers, deadline, expired)._replace(expires=expires)
+            return converse(plain, url, headers, deadline, expired)
     except NoAnswerError:
         raise
     except Exception as error:
-        if expired.is_set():
-            error = socket.timeout()
-        raise explain(error, address or host) from None
+        raise explain(socket.timeout() if expired.is_set() else error, address or host) from None
 
 
 def remaining(deadline: float) -> float:
@@ -196,7 +195,6 @@ def converse(
     headers: dict[str, str],
     deadline: float,
     expired: threading.Event,
-    expires: float | None,
 ) -> Answer:
     """Send the request over *connected* and read the answer, all of it before *deadline*.
 
@@ -228,16 +226,14 @@ def converse(
         text = body.decode(charset, errors="replace")
     except LookupError:
         text = body.decode(errors="replace")
-    return Answer(url, response.status, response.headers.get("Location", ""), text, cut, expires)
+    return Answer(url, response.status, response.headers.get("Location", ""), text, cut, None)
 
 
 def end_conversation(connected: socket.socket, expired: threading.Event) -> None:
     expired.set()
-    try:
+    with contextlib.suppress(OSError):  # it may have ended by itself
         # Not SSLSocket's own: it would touch what the reading thread is using.
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
-    except OSError:
-        pass  # it has ended by itself
 
 
 def explain(error: Exception, host: str) -> NoAnswerError:

@@ -42,7 +42,7 @@ class Position(t.NamedTuple):
 class Finding(t.NamedTuple):
     """What was found in the new lines; ``gaps`` says what could not be read, and why."""
 
-    count: int
+    matching: int
     samples: list[t.Any]
     bytes_read: int
     files: int
@@ -234,7 +234,7 @@ def _siblings(log: str, opened: contextlib.ExitStack) -> list[File]:
 
 def _modified(entry: os.DirEntry[str]) -> int:
     try:
-        return entry.stat(follow_symlinks=False).st_mtime_ns
+        return int(entry.stat(follow_symlinks=False).st_mtime_ns)
     except OSError:
         return 0
 

@@ -10,6 +10,7 @@ that a pattern that takes for ever, or a file on a server that does not answer, 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -66,7 +67,7 @@ class Logs:
                 pattern = re.compile(rule["pattern"].encode(), re.MULTILINE)
                 first = parse_size(rule["first_run_bytes"])
                 finding = read_new_lines(rule["path"], pattern, old, first, lambda: time.monotonic() > deadline)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the other logs are read)
+            except Exception as error:  # whatever it is, the other logs are read
                 emit({"name": name_of(rule), "error": redact(str(error))})
                 continue
             samples = [redact(line.decode(errors="replace")) for line in finding.samples]
@@ -74,10 +75,9 @@ class Logs:
             emit({"name": name_of(rule), "finding": list(finding._replace(samples=samples, positions=positions))})
 
     def probes(self) -> list[Probe]:
-        return [Probe("logs", self._probe)] if self._child else []
+        return [Probe("logs", functools.partial(self._probe, self._child))] if self._child else []
 
-    def _probe(self, part: Part) -> None:
-        assert self._child is not None
+    def _probe(self, child: Child, part: Part) -> None:
         if self._trouble:
             part.check(
                 "memory of the logs read",
@@ -86,7 +86,7 @@ class Logs:
                 observed=self._trouble,
                 advice="Nothing: the logs are read like on a first run, and the file is written anew.",
             )
-        told = {answer["name"]: answer for answer in self._child.answers(self._deadline)}
+        told = {answer["name"]: answer for answer in child.answers(self._deadline)}
         for rule in self._rules:
             answer = told.get(name_of(rule), {})
             if "finding" in answer:
@@ -127,9 +127,9 @@ def remembered(path: str) -> tuple[dict[str, list[Position]], str]:
 def decide(rule: Rule, finding: Finding, part: Part) -> None:
     """Count against limits; too few lines found in what could only be read in part proves nothing."""
     name = name_of(rule)
-    status = limit_status(finding.count, rule["warn_count"], rule["fail_count"])
+    status = limit_status(finding.matching, rule["warn_count"], rule["fail_count"])
     where = f"{human_bytes(finding.bytes_read)} of {finding.files} file{'' if finding.files == 1 else 's'}"
-    observed = f"{finding.count} in {where}" + (", on the first run the end only" if finding.first_run else "")
+    observed = f"{finding.matching} in {where}" + (", on the first run the end only" if finding.first_run else "")
     advice = "Read the lines and remove their cause; samples are in the evidence."
     if finding.gaps:
         observed += f"; not read: {'; '.join(redact(gap) for gap in finding.gaps[:3])}"
@@ -137,7 +137,7 @@ def decide(rule: Rule, finding: Finding, part: Part) -> None:
             status = "unknown"
             advice = "Correct the path or the rights, or run more often than the logs are rotated."
     beyond = "" if rule["fail_count"] is None else f" (fails above {rule['fail_count']})"
-    part.metric(f"log_lines {name}", finding.count, "count")
+    part.metric(f"log_lines {name}", finding.matching, "count")
     part.check(
         f"error lines in {name}",
         status,

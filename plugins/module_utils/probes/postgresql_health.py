@@ -224,8 +224,8 @@ def check_freeze_ages(server: _Server, part: Part) -> None:
         part.check(
             f"{what} of PostgreSQL {server.name}",
             limit_status(ratio, warn, fail),
-            expected=f"at most {warn:g} × the forced freeze age (fails above {fail:.2g} ×)",
-            observed=f"{ratio:.2f} × {freeze_max:,} in the database {redact(row['datname'])}",
+            expected=f"at most {warn:g} times the forced freeze age (fails above {fail:.2g} times)",
+            observed=f"{ratio:.2f} times {freeze_max:,} in the database {redact(row['datname'])}",
             advice="See what holds vacuum back (old transactions, slots, standbys), then VACUUM FREEZE that database.",
         )
 

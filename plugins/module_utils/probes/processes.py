@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import typing as t
+from pathlib import Path
 
 from ..result import Part
 from .running import Probe, guarded
@@ -52,10 +53,8 @@ def all_processes(proc: str = "/proc") -> list[Process]:
 def read_process(proc: str, pid: str) -> Process | None:
     """The process *pid*; None when it has ended meanwhile."""
     try:
-        with open(f"{proc}/{pid}/stat", "rb") as stream:
-            name, _, rest = stream.read().partition(b"(")[2].rpartition(b")")
-        with open(f"{proc}/{pid}/cmdline", "rb") as stream:
-            command = stream.read().replace(b"\0", b" ").strip()
+        name, _, rest = Path(proc, pid, "stat").read_bytes().partition(b"(")[2].rpartition(b")")
+        command = Path(proc, pid, "cmdline").read_bytes().replace(b"\0", b" ").strip()
     except OSError:
         return None
     fields = rest.split()
@@ -116,7 +115,7 @@ def decide(options: dict[str, t.Any], running: t.Sequence[Process], hidden: bool
 def pid_in(path: str) -> tuple[int, str]:
     """The pid in the pid file *path*, or the reason why there is none."""
     try:
-        with open(path, "rb") as stream:
+        with Path(path).open("rb") as stream:
             words = stream.read(100).split()
     except OSError as error:
         return 0, f"{path}: {error.strerror}"

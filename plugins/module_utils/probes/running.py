@@ -50,7 +50,9 @@ class Running:
 
     def wait(self, deadline: float) -> bool:
         """Wait for all, at most until the monotonic time *deadline*; whether all have finished."""
-        return all([finished.wait(max(0.0, deadline - time.monotonic())) for _, _, finished in self._jobs])
+        for _, _, finished in self._jobs:
+            finished.wait(max(0.0, deadline - time.monotonic()))
+        return all(finished.is_set() for _, _, finished in self._jobs)
 
     def collect(self, into: Part) -> None:
         """Add what was found, in the order of the probes; what has not finished is ``unknown``."""
@@ -68,7 +70,7 @@ def guarded(probe: Probe, part: Part) -> None:
     except MaintenanceError as error:
         name = f"probe {probe.name}: {error.what}" if error.what else f"probe {probe.name}"
         part.check(name, "failed", expected=error.expected, observed=error.observed, advice=error.advice)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the other probes go on)
+    except Exception as error:  # whatever it is, the other probes go on
         part.check(
             f"probe {probe.name}",
             "unknown",
