@@ -24,7 +24,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector import Collector
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, ledger_url
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.presence import announce
 
 
@@ -67,7 +67,7 @@ class CallbackModule(CallbackBase):
         if run is None:
             return
         if not opened_before:
-            self._ledger = Ledger(run["ledger"])
+            self._ledger = Ledger(ledger_url(run["ledger"]))
             atexit.register(self._end_if_still_open, run["id"], os.getpid())
         if part and self._ledger:
             self._ledger.append_part(run["id"], host, self._collector.activity, part)

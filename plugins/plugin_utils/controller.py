@@ -23,7 +23,7 @@ def is_dead(controller: dict[str, Any]) -> bool:
         return False
     if controller["boot"] != _boot_id():
         return True
-    return _start_ticks(controller["pid"]) != controller["started"]
+    return bool(_start_ticks(controller["pid"]) != controller["started"])
 
 
 def _boot_id() -> str:
