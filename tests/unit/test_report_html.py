@@ -1,0 +1,280 @@
+"""The HTML report: whole, self-contained, harmless, and told to the reader in the right order."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import html, pictures, write
+from support import reports
+
+VOID = {"meta", "br", "wbr", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements, identifiers, links, texts; fails where tags do not match."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self._open, f"left open: {self._open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open and self._open[-1] == tag, f"</{tag}> closes {self._open[-3:]}"
+        self._open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] not in ("style", "script"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _tag, name, value in self.attributes if name == attribute]
+
+
+@pytest.fixture(scope="module")
+def believable() -> str:
+    return html.render(reports.believable())
+
+
+@pytest.fixture(scope="module")
+def hostile() -> str:
+    return html.render(reports.hostile())
+
+
+def test_it_is_one_file_that_loads_nothing_and_runs_nothing(believable: str) -> None:
+    page = Page(believable)
+    assert not {"script", "link", "iframe", "object", "img", "base", "form"} & set(page.tags)
+    assert "@import" not in believable
+    assert "url(http" not in believable
+    links = page.values("href") + page.values("src") + page.values("xlink:href")
+    assert links
+    assert all(link.startswith("#") for link in links)
+
+
+def test_every_link_leads_somewhere_and_no_identifier_occurs_twice(believable: str) -> None:
+    page = Page(believable)
+    identifiers = page.values("id")
+    assert len(identifiers) == len(set(identifiers))
+    assert {link[1:] for link in page.values("href") + page.values("xlink:href")} <= set(identifiers)
+    assert {name for value in page.values("aria-labelledby") for name in value.split()} <= set(identifiers)
+
+
+def test_the_verdict_comes_first_then_what_to_do(believable: str) -> None:
+    text = Page(believable).text
+    verdict = text.index("1 of 7 activities failed: restore test on learn1.")
+    advice = text.index("Do not rely on this backup")
+    assert verdict < text.index("What to do now") < advice < text.index("What was carried out")
+    assert text.index("every table is the same") < text.index("clock offset"), (
+        "what failed stands before what is unknown"
+    )
+
+
+def test_it_tells_everything_the_operator_asks_for(believable: str) -> None:
+    text = Page(believable).text
+    for said in (
+        "database reindex",  # overdue
+        "did not reach its end",  # interrupted
+        "logrotate is not installed on web1: apt-get install logrotate",  # skipped, with the reason
+        "18.2 MiB",  # before …
+        "rotated, empty",  # … and after
+        "29.9 MiB",  # an artifact's size
+        "no host of this inventory runs Redis",
+        "Approved by Ada",
+        "CHG-123",
+        "control1",
+        reports.RUN_ID,
+    ):
+        assert said in text, said
+    assert re.search(r"[0-9a-f]{64}", text), "the artifacts' hashes"
+
+
+def test_a_status_is_never_told_by_colour_alone(believable: str) -> None:
+    marks = re.findall(r'<span class="mark[^"]*" data-sign="(.)">([^<]+)</span>', believable)
+    assert len(marks) > 20
+    words = {"✓": "passed", "✗": ("failed", "overdue"), "!": "warned", "?": "unknown"}
+    for sign, word in marks:
+        assert word.split()[-1] in words.get(sign, "skipped"), (sign, word)
+
+
+def test_it_is_accessible(believable: str) -> None:
+    page = Page(believable)
+    assert page.values("lang") == ["en"]
+    assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
+    levels = [int(tag[1]) for tag in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
+    assert page.tags.count("th") == len([1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope")])
+    assert "@media print" in believable
+    charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(charts) == 5
+    assert any("measured once" in label for label in charts)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_its_colours_can_be_read(believable: str, scheme: int) -> None:
+    blocks = re.findall(r":root \{(.*?)\}", believable, flags=re.DOTALL)
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    pairs = [(name, ground) for name in ("ink", "muted") for ground in ("paper", "card", "soft")]
+    pairs += [(name, "card") for name in ("passed", "warned", "failed", "skipped", "unknown")]
+    pairs += [(name, f"{name}-bg") for name in ("passed", "warned", "failed", "skipped", "unknown")]
+    for ink, ground in pairs:
+        assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, ground)
+    for line in ("line1", "line2", "line3", "line4"):
+        assert contrast(colours[line], colours["paper"]) >= 3, line
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of WCAG 2."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_hostile_names_and_texts_are_shown_and_do_nothing(hostile: str) -> None:
+    page = Page(hostile)
+    assert not {"script", "img", "a:href"} & set(page.tags)
+    assert not [name for _tag, name, _value in page.attributes if name.startswith("on")]
+    assert "<script>alert('x')</script>" in page.text, "shown as it was written"
+    assert "{{ 7*7 }}" in page.text, "not taken for a template"
+    assert "</svg>" in page.text or "x^{" in page.text
+    forbidden = [
+        char for char in hostile if (ord(char) < 32 and char not in "\n\t") or char in "\u202e\u202a\u2066\x7f"
+    ]
+    assert not forbidden, "control characters and marks that turn the text around are shown, not obeyed"
+    assert "␛[2J" in page.text
+    assert "⟨U+202E⟩" in page.text
+    hostile.encode()
+
+
+def test_very_long_texts_are_cut_and_say_so(hostile: str) -> None:
+    assert "more characters)" in Page(hostile).text
+    assert not re.search(r"(very-long-){200}", hostile)
+
+
+def test_check_mode_says_that_nothing_was_changed() -> None:
+    would = reports.result(
+        "learn1",
+        "storage_cleanup",
+        changes=[{"kind": "files", "name": "/srv/tmp", "before": 3, "after": 0}],
+        check_mode=True,
+    )
+    text = Page(html.render(reports.report([would], run={"check_mode": True}))).text
+    assert "nothing was changed; not evidence" in text
+    assert "Would change" in text
+    assert "done and verified" not in text
+
+
+def test_a_run_without_anything_due_is_a_page_too() -> None:
+    assert "Nothing was due." in Page(html.render(reports.report())).text
+
+
+def test_what_was_due_and_left_no_result_is_named() -> None:
+    report = reports.report(
+        [reports.result("learn1", "backup")],
+        run={"verdict": "failed"},
+        missing=[{"host": "learn1", "activity": "restore_test"}],
+    )
+    text = Page(html.render(report)).text
+    assert "1 activity that was due left no result." in text
+    assert "restore test: learn1" in text
+
+
+def test_the_ledgers_own_description_of_a_run_is_understood() -> None:
+    run = reports.run(ended=reports.at(60), due={"backup": ["learn1"]}, teams={}, source="//c/wellkept")
+    del run["finished"], run["scope"]
+    text = Page(html.render({"run": run, "results": [reports.result("learn1", "backup")]})).text
+    assert "Took 1 min" in text
+    assert "1 activity on 1 host" in text
+
+
+def test_equal_data_give_equal_pages(believable: str) -> None:
+    assert html.render(reports.believable()) == believable
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 200])
+@pytest.mark.parametrize("unit", ["bytes", "seconds", "ratio", "count", "$x^{</svg>}$"])
+def test_a_trend_is_drawn_whatever_its_length(count: int, unit: str) -> None:
+    drawn = pictures.draw([reports.trend("learn1", "backup", "size", unit, [float(n + 1) for n in range(count)])])
+    assert not drawn["note"]
+    svg = drawn["charts"][0]["svg"]
+    Page(svg)
+    assert "var(--line1)" in svg
+    assert "#0a01" not in svg, "every colour is the page's"
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [5.0, 5.0], [-3.0, 4.0], [1e15, 1e15 + 1], [0.0004]])
+def test_flat_negative_and_huge_values_are_drawn(values: list[float]) -> None:
+    assert pictures.draw([reports.trend("h", "a", "m", "seconds", values)])["charts"][0]["svg"]
+
+
+def test_points_that_are_no_numbers_are_left_out() -> None:
+    trend = reports.trend("h", "a", "m", "count", [1.0, float("nan"), float("inf")])
+    trend["points"] += [["no time", 5.0], [reports.at(), None]]
+    assert len(pictures.draw([trend])["charts"][0]["lines"][0][1]) == 1
+    assert pictures.draw([{**trend, "points": [["no time", 1.0]]}])["charts"] == []
+
+
+def test_axes_speak_human_units() -> None:
+    svg = pictures.draw([reports.trend("h", "a", "m", "bytes", [3e9, 5e9])])["charts"][0]["svg"]
+    assert "GiB" in svg
+    svg = pictures.draw([reports.trend("h", "a", "m", "ratio", [0.2, 0.5])])["charts"][0]["svg"]
+    assert " %" in svg
+
+
+def test_many_hosts_share_one_picture() -> None:
+    trends = [reports.trend(f"web{n}", "backup", "size", "bytes", [1e6 * n, 1e6 * n + 5]) for n in range(1, 51)]
+    drawn = pictures.draw(trends)["charts"]
+    assert len(drawn) == 1
+    assert "50 hosts. Highest now 47.7 MiB on web50" in drawn[0]["summary"]
+
+
+def test_without_matplotlib_the_report_is_written_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise ImportError("No module named 'matplotlib'")
+
+    monkeypatch.setattr(pictures, "_matplotlib", missing)
+    text = Page(html.render(reports.believable())).text
+    assert "Matplotlib is not installed" in text
+    assert "Now 143.7 MiB" in text, "the figures in words remain"
+
+
+def test_a_fleet_is_rendered_in_seconds(tmp_path: Path) -> None:
+    report = reports.large()
+    began = time.monotonic()
+    paths = write(report, tmp_path)
+    seconds = time.monotonic() - began
+    assert seconds < 20, f"50 hosts, 15 activities, 20 checks each took {seconds:.1f} s"
+    source = paths["html"].read_text()
+    assert len(source) < 8_000_000
+    opened = re.findall(r"<details class=\"result\"[^>]* open>", source)
+    assert len(opened) == 5, "what passed is folded, what failed is open"
