@@ -199,7 +199,7 @@ def decide_clock(clock: Clock, options: dict[str, t.Any], part: Part) -> None:
                 "failed" if clock.failed else "unknown",
                 expected=expected,
                 observed=clock.reason,
-                advice="Run chrony (`apt-get install chrony`) or systemd-timesyncd, and see that it reaches its servers.",
+                advice="Run chrony (`apt-get install chrony`) or systemd-timesyncd, and see that it has servers.",
             )
         return
     part.metric("clock_offset_seconds", round(clock.offset, 6), "seconds")

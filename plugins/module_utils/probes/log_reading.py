@@ -244,7 +244,8 @@ def _line_start(file: File, wanted: int) -> int:
     if wanted <= 0:
         return 0
     file.content.seek(wanted - 1)
-    return wanted + file.content.read(BLOCK).find(b"\n")
+    end_of_line: int = file.content.read(BLOCK).find(b"\n")
+    return wanted + max(end_of_line, 0)
 
 
 def _position(piece: _Piece, end: int) -> Position:
