@@ -88,11 +88,15 @@ def configuration(layout: Layout, port: int) -> str:
         "unix_socket_directories": _list_item(layout.socket_directory(port)),
         "log_directory": layout.postgresql_log,
     }
-    return "".join(f"{name} = '{value}'\n".replace("\\", "\\\\") for name, value in sorted(settings.items()))
+    return "".join(f"{name} = {_quoted(value)}\n" for name, value in sorted(settings.items()))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _list_item(path: str) -> str:
-    return '"' + path.replace('"', '""').replace("'", "''") + '"' if path else ""
+    return '"' + path.replace('"', '""') + '"' if path else ""
 
 
 def is_configured(layout: Layout, port: int) -> bool:
