@@ -259,7 +259,7 @@ def record(part, rule, done, left, check_mode):
             "removed": [] if check_mode else done.due.first,
             "kept_in_use": left.in_use.first,
             "kept_of_others": left.foreign.first,
-            "problems": left.problems.first,
+            "problems": (done.problems or left.problems).first,
         },
     )
 
@@ -271,7 +271,7 @@ def verdict(rule, done, left):
         if left is done or not done.due
         else f"{left.holdings()} stay; removed {done.departures()}"
     )
-    problems = left.problems or done.problems
+    problems = done.problems or left.problems
     if problems:
         return "failed", f"{problems}; {stays}", "Run with `become: true`, or correct owner and mode of what is named."
     if left is not done and left.due:
