@@ -182,7 +182,7 @@ class ScratchCluster:
             "PGPORT": "5432",
             "PGUSER": self.superuser,
             "PGOPTIONS": _TOOL_OPTIONS,
-            "PGPASSFILE": os.devnull,
+            "PGPASSFILE": os.path.join(self.directory, "no-password"),
         }
         command = [*dying_with_us([], "KILL"), os.path.join(self.bin_dir, program), *arguments]
         return run(command, environment=environment, what=options.pop("what", f"run {program}"), **options)

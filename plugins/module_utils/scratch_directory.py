@@ -33,15 +33,17 @@ _SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbi
 _SECONDS_TO_END = 15.0
 
 
-def refuse_unsafe_base(base: str) -> None:
+def prepare_base(base: str, live: t.Iterable[str], *, create: bool = True) -> None:
     """Create *base*, private to us, when it is not there; raise MaintenanceError when nothing must be written there.
 
-    Refused are links, system directories, what others can write to, and the inside of any PostgreSQL data directory.
+    Refused are links, system directories, what others can write to, the inside of any PostgreSQL data directory, and
+    what is, holds or lies inside one of the *live* cluster's directories.
     """
-    reason = _reason_against(base)
-    if not reason:
+    reason = _reason_against(base) or _reason_of_live(base, live)
+    if not reason and create:
         with _told(base):
             os.makedirs(base, mode=0o700, exist_ok=True)
+    if not reason and os.path.lexists(base):
         reason = _reason_against_owner(base)
     if reason:
         raise MaintenanceError(
@@ -51,6 +53,14 @@ def refuse_unsafe_base(base: str) -> None:
             observed=reason,
             advice="Set scratch_dir to another directory; it is created when it does not exist.",
         )
+
+
+def _reason_of_live(base: str, live: t.Iterable[str]) -> str:
+    for directory in live:
+        how = overlap(base, directory)
+        if how:
+            return f"it {how} the live cluster's directory {directory}".replace("it is the", "it is itself the")
+    return ""
 
 
 def _reason_against(base: str) -> str:

@@ -1,0 +1,420 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restore the newest backup into a scratch cluster and prove that it holds what it should."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore_test
+short_description: Prove that the newest backup of a PostgreSQL cluster can be restored and is complete
+version_added: "0.1.0"
+description:
+  - Verifies the newest backup that the module M(wellkept.maintenance.backup) made, restores it into a scratch cluster
+    on the same host, replays its WAL to the restore point at which the content of the live cluster was recorded, and
+    compares every table with that record by its count of rows and a fingerprint that does not depend on their order.
+  - Then lets C(pg_amcheck) look at all tables and indexes, asks the given assertions, restores the dump of every
+    database and compares it too.
+  - Measures how much would be lost now (RPO) and how long the restore took (RTO), and fails when a target is missed.
+  - The scratch cluster has no port, its own private socket, its own configuration, and neither archives nor replicates.
+    It is always removed, by the next run if this one is killed. Nothing of the live cluster is written to.
+  - When the newest backup was proven within O(interval) nothing is restored.
+extends_documentation_fragment:
+  - wellkept.maintenance.activity
+  - wellkept.maintenance.postgresql
+options:
+  cluster:
+    description: Name of the cluster, as given to M(wellkept.maintenance.backup).
+    type: str
+    default: main
+  repository:
+    description: Directory of the backup repository.
+    type: path
+    required: true
+  bin_dir:
+    description:
+      - Directory of PostgreSQL's programs, the server included, of the cluster's major version.
+      - Empty means C(/usr/lib/postgresql/<major>/bin), else the directory of C(postgres) in PATH.
+    type: str
+    default: ""
+  scratch_dir:
+    description:
+      - Directory in which the scratch cluster is made. It needs about the size of the cluster as free space, and the
+        same again with O(restore_dump).
+      - It must belong to the user that the module runs as. It is created when it does not exist.
+      - Empty means C(<state_dir>/restore_test/scratch).
+    type: str
+    default: ""
+  run_as:
+    description:
+      - User that the scratch server runs as when the module runs as root, since PostgreSQL refuses to run as root.
+      - The owner of the live data directory comes first, when the live server can be asked for it.
+    type: str
+    default: postgres
+  interval:
+    description: A proof of the newest backup that is younger than this is enough.
+    type: str
+    default: 6d
+  rpo_target:
+    description: The newest restorable row may not be older than this.
+    type: str
+    default: 25h
+  rto_target:
+    description: Restore and replay, until the restored server accepts connections, may not take longer than this.
+    type: str
+    default: 1h
+  timeout:
+    description: Longest time to wait for the restored server to replay its WAL.
+    type: str
+    default: 4h
+  amcheck:
+    description: Let C(pg_amcheck) look at all tables and indexes of the restored cluster.
+    type: bool
+    default: true
+  heap_all_indexed:
+    description: Let C(pg_amcheck) also make sure that every row is in its indexes, which takes several times as long.
+    type: bool
+    default: false
+  restore_dump:
+    description: Restore the dump of every database too, and compare its content.
+    type: bool
+    default: true
+  assertions:
+    description: Queries of the application's own that must give an expected value in the restored cluster.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What is asserted, in words.
+        type: str
+        required: true
+      database:
+        description: Database to ask.
+        type: str
+        required: true
+      query:
+        description: Query whose first column of the first row is compared. It runs in a transaction that cannot write.
+        type: str
+        required: true
+      expected:
+        description: The expected value as text; V(true), V(false) and V(null) stand for those.
+        type: str
+        required: true
+notes:
+  - When the live server cannot be asked, the restore test is still carried out. That the scratch cluster is not the
+    live one is then decided by the file system alone, and recorded as unknown.
+  - Tables that are unlogged, temporary or foreign cannot be compared; they are named in the evidence of the check.
+seealso:
+  - module: wellkept.maintenance.backup
+author:
+  - The Wellkept team (@wellkept)
+"""
+
+EXAMPLES = r"""
+- name: Prove the newest backup
+  wellkept.maintenance.restore_test:
+    repository: /var/backups/wellkept
+    login_unix_socket: /run/postgresql
+
+- name: Prove it with the application's own assertions, within half an hour
+  wellkept.maintenance.restore_test:
+    repository: /var/backups/wellkept
+    rto_target: 30m
+    assertions:
+      - name: there are students
+        database: learning
+        query: SELECT count(*) > 0 FROM student
+        expected: "true"
+"""
+
+RETURN = r"""
+checks:
+  description: What was verified.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - name: content of the restored database learning
+      status: passed
+      expected: 12 tables, 231456 rows as recorded
+      observed: 12 tables, 231456 rows, all with the recorded fingerprint
+      advice: ""
+      evidence: {differences: [], not_compared: []}
+metrics:
+  description: What was measured.
+  returned: always
+  type: dict
+  sample:
+    rpo_seconds: {value: 95.2, unit: seconds}
+    rto_seconds: {value: 3.4, unit: seconds}
+changes:
+  description: What is different now. A restore test leaves a proof behind, and nothing else.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {kind: proof, name: 20261121T093000Z-full-1a2b, before: none, after: "proven on 2026-11-21T09:31:00Z"}
+artifacts:
+  description: The proof that was written.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {path: /var/backups/wellkept/main/proofs/20261121T093000Z-full-1a2b.json, sha256: 9f86d0…, bytes: 512}
+"""
+
+import os
+import typing as t
+from datetime import datetime, timezone
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wellkept.maintenance.plugins.module_utils import live_cluster, scratch_directory
+from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
+    Backup,
+    Repository,
+    parse_time,
+)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.files import sha256_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
+    LOGIN_OPTIONS,
+    MissingToolError,
+    find_bin_dir,
+)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds, parse_duration
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
+
+OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
+    **LOGIN_OPTIONS,
+    "cluster": {"type": "str", "default": "main"},
+    "repository": {"type": "path", "required": True},
+    "bin_dir": {"type": "str", "default": ""},
+    "scratch_dir": {"type": "str", "default": ""},
+    "run_as": {"type": "str", "default": "postgres"},
+    "interval": {"type": "str", "default": "6d"},
+    "rpo_target": {"type": "str", "default": "25h"},
+    "rto_target": {"type": "str", "default": "1h"},
+    "timeout": {"type": "str", "default": "4h"},
+    "amcheck": {"type": "bool", "default": True},
+    "heap_all_indexed": {"type": "bool", "default": False},
+    "restore_dump": {"type": "bool", "default": True},
+    "assertions": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "database": {"type": "str", "required": True},
+            "query": {"type": "str", "required": True},
+            "expected": {"type": "str", "required": True},
+        },
+    },
+}
+DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
+PROGRAMS = (
+    "postgres",
+    "pg_controldata",
+    "pg_waldump",
+    "pg_verifybackup",
+    "pg_combinebackup",
+    "pg_amcheck",
+    "pg_restore",
+)
+CLOCK_TOLERANCE = 300.0
+
+
+class State(t.NamedTuple):
+    """What there is to prove, and what is known already."""
+
+    backup: Backup
+    proof: t.Optional[t.Dict[str, t.Any]]
+    live: live_cluster.Live
+    leftovers: t.List[str]
+
+
+def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> State:
+    """Find the newest backup, its proof, the live cluster, and what a killed run left."""
+    backups = repository.backups()
+    if not backups:
+        raise MaintenanceError(
+            f"find the newest backup of {repository.cluster}",
+            where=repository.directory,
+            expected="a complete backup",
+            observed="there is none",
+            advice="Run the activity backup, or correct repository and cluster.",
+        )
+    newest = backups[-1]
+    live = live_cluster.ask(params)
+    return State(newest, repository.proof(newest), live, scratch_directory.leftovers(base))
+
+
+def decide(proof: t.Optional[t.Dict[str, t.Any]], interval: float, now: datetime) -> str:
+    """Why the newest backup is to be proven now; empty when its proof is enough."""
+    if proof is None:
+        return "it was not proven yet"
+    age = (now - parse_time(proof["proven_at"])).total_seconds()
+    if age < -CLOCK_TOLERANCE:
+        return "its proof is dated in the future, so a clock was changed"
+    return f"its proof is {human_seconds(age)} old" if age >= interval else ""
+
+
+def check_repository(state: State, repository: Repository, part: Part) -> None:
+    """The newest backup is sound enough to be tried, and it is the live cluster's."""
+    damaged = [entry for entry in repository.damaged() if entry.label > state.backup.label]
+    part.require(
+        f"newest backup of {repository.cluster}",
+        not damaged,
+        expected="a backup whose description is as it was written",
+        observed="; ".join(f"{entry.label}: {entry.problem}" for entry in damaged) or state.backup.label,
+        advice="Make a new full backup, and find out what damages the repository.",
+    )
+    recorded = str(state.backup.metadata["system_identifier"])
+    if state.live.system_identifier:
+        part.require(
+            "newest backup is one of the live cluster",
+            recorded == state.live.system_identifier,
+            expected=f"the live system identifier {state.live.system_identifier}",
+            observed=recorded,
+            advice="Correct the login options, or repository and cluster: they name different clusters.",
+        )
+
+
+def check_targets(state: State, rto: t.Optional[float], params: t.Dict[str, t.Any], now: datetime, part: Part) -> None:
+    """What would be lost now, and how long a restore takes, against their targets."""
+    created = parse_time(state.backup.metadata["marker"]["created"])
+    rpo = (now - created).total_seconds()
+    part.metric("rpo_seconds", round(rpo, 3), "seconds")
+    target = parse_duration(params["rpo_target"])
+    part.require(
+        f"RPO of {params['cluster']}",
+        -CLOCK_TOLERANCE <= rpo <= target,
+        expected=f"at most {human_seconds(target)} since the newest restorable row",
+        observed=human_seconds(rpo) if rpo >= 0 else f"the newest restorable row is dated {-rpo:.0f} s in the future",
+        advice="See why no backup was made since." if rpo >= 0 else "Set the clock of this host right.",
+    )
+    if rto is None:
+        return
+    part.metric("rto_seconds", round(rto, 3), "seconds")
+    target = parse_duration(params["rto_target"])
+    part.require(
+        f"RTO of {params['cluster']}",
+        rto <= target,
+        expected=f"a restore within {human_seconds(target)}",
+        observed=human_seconds(rto),
+        advice="Restore from faster storage, make full backups more often, or agree on a longer target.",
+    )
+
+
+def clean_up(state: State, base: str, check_mode: bool, part: Part) -> None:
+    """Remove what killed runs left."""
+    done = []
+    for name in state.leftovers:
+        words = "would be removed" if check_mode else scratch_directory.remove_leftover(base, name)
+        part.change("scratch cluster", name, "left by a run that died", words)
+        done.append(f"{name}: {words}")
+    part.require(
+        f"leftovers of earlier restore tests in {base}",
+        True,
+        expected="none, or their removal",
+        observed="; ".join(done) or "none",
+    )
+
+
+def make_plan(module: AnsibleModule, state: State, engine: CoreEngine, base: str, bin_dir: str) -> Plan:
+    params = module.params
+    return Plan(
+        engine,
+        state.backup,
+        base,
+        bin_dir,
+        user=state.live.owner or params["run_as"],
+        live=state.live,
+        login_user=params["login_user"],
+        timeout=parse_duration(params["timeout"]),
+        amcheck=params["amcheck"],
+        heap_all_indexed=params["heap_all_indexed"],
+        restore_dump=params["restore_dump"],
+        assertions=params["assertions"],
+        holder={"run": params["run_id"], "activity": "restore_test"},
+    )
+
+
+def act(plan: Plan, repository: Repository, before: str, part: Part) -> t.Optional[float]:
+    """Carry out the restore test, and keep its proof, or take back an older one that it has disproven."""
+    label = plan.backup.label
+    with repository.in_use(label, dict(plan.holder)):
+        rto = prove(plan, part)
+        compared = bool(plan.backup.metadata["fingerprints"])
+        if rto is not None and compared and not part.failures():
+            keep_proof(plan, repository, before, rto, part)
+        elif before != "none" and any(not check["name"].startswith("room ") for check in part.failures()):
+            os.unlink(repository.proof_path(label))
+            part.change("proof", label, before, "disproven and removed")
+    return rto
+
+
+def keep_proof(plan: Plan, repository: Repository, before: str, rto: float, part: Part) -> None:
+    metrics = {name: metric["value"] for name, metric in part.metrics.items()}
+    checks = [check["name"] for check in part.checks if check["status"] == "passed"]
+    facts = {"rto_seconds": rto, "metrics": metrics, "checks": checks, "run": plan.holder["run"]}
+    path = repository.write_proof(plan.backup, facts)
+    written = repository.proof(plan.backup) or {}
+    part.change("proof", plan.backup.label, before, f"proven on {written.get('proven_at')}")
+    part.artifact(path, sha256_of(path), os.path.getsize(path))
+
+
+def work(module: AnsibleModule, part: Part) -> None:
+    params = module.params
+    base = params["scratch_dir"] or os.path.join(params["state_dir"], "restore_test", "scratch")
+    repository = Repository(params["repository"], params["cluster"])
+    state = measure(params, repository, base)
+    programs = PROGRAMS if state.backup.type == "full" else (*PROGRAMS, "pg_combinebackup")
+    bin_dir = find_bin_dir(params["bin_dir"], int(state.backup.metadata["server_version"]), programs)
+    scratch_directory.prepare_base(base, state.live.directories, create=not module.check_mode)
+    clean_up(state, base, module.check_mode, part)
+    check_repository(state, repository, part)
+    why = decide(state.proof, parse_duration(params["interval"]), datetime.now(timezone.utc))
+    rto = state.proof["rto_seconds"] if state.proof else None
+    before = f"proven on {state.proof['proven_at']}" if state.proof else "none"
+    if not why:
+        part.require("proof of the newest backup", True, expected="one that is recent enough", observed=before)
+    elif module.check_mode:
+        part.change("proof", state.backup.label, before, f"would be proven by a restore: {why}")
+    elif not part.failures():
+        plan = make_plan(module, state, CoreEngine(repository, bin_dir), base, bin_dir)
+        rto = act(plan, repository, before, part)
+    check_targets(state, rto, params, datetime.now(timezone.utc), part)
+
+
+def refuse_bad_durations(module: AnsibleModule) -> None:
+    for name in DURATIONS:
+        try:
+            parse_duration(module.params[name])
+        except ValueError as error:
+            raise MaintenanceError(
+                f"read the option {name}", expected="a duration", observed=str(error), advice=f"Correct {name}."
+            ) from None
+
+
+def work_in_order(module: AnsibleModule, part: Part) -> None:
+    try:
+        refuse_bad_durations(module)
+        with stopped_in_order("the restore test"):
+            work(module, part)
+    except MissingToolError as error:
+        part.skip(f"{error.observed} ({error.expected}): {error.advice}")
+
+
+def main() -> None:
+    carry_out("restore_test", OPTIONS, work_in_order)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Backups to restore, and the options of the restore test for a test's own server and directories."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine, Order
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
+    Backup,
+    Repository,
+    write_metadata,
+)
+
+from support.modules import run_module
+from support.postgresql import UNPRIVILEGED, PostgresServer, embedded_bin_dir
+
+CLUSTER = "main"
+
+
+class RestoreSite:
+    """A server, a repository for its backups and a place for scratch clusters, all in a test's own directory."""
+
+    def __init__(self, server: PostgresServer, directory: Path) -> None:
+        self.server = server
+        self.root = directory / "repository"
+        self.state_dir = directory / "state"
+        self.scratch_dir = self.state_dir / "restore_test" / "scratch"
+        self.repository = Repository(str(self.root), CLUSTER)
+        self.engine = CoreEngine(self.repository, str(embedded_bin_dir()))
+
+    def login(self) -> dict[str, Any]:
+        return {**self.server.login(), "login_host": "", "login_password": "", "login_db": "postgres"}
+
+    def back_up(self, parent: str = "", **options: Any) -> Backup:
+        """Make a full backup, or an incremental one on *parent*."""
+        self.repository.prepare()
+        kind = "incremental" if parent else "full"
+        order = Order(type=kind, parent=parent, started=datetime.now(UTC), **options)
+        backup, _creation = self.engine.create(self.login(), order, {})
+        return backup
+
+    def options(self, **others: Any) -> dict[str, Any]:
+        return {
+            **self.server.login(),
+            "repository": str(self.root),
+            "cluster": CLUSTER,
+            "state_dir": str(self.state_dir),
+            "bin_dir": str(embedded_bin_dir()),
+            "run_as": UNPRIVILEGED,
+            "interval": "0s",
+            **others,
+        }
+
+    def test(self, check: bool = False, **others: Any) -> dict[str, Any]:
+        """Run the module restore_test."""
+        return run_module("restore_test", self.options(**others), check=check)
+
+    def rewrite(self, backup: Backup, **changes: Any) -> None:
+        """Change what the backup recorded, with its own hash made to fit: what a careful forger would do."""
+        write_metadata(backup.directory, {**backup.metadata, **changes})
+
+    def scratch_names(self) -> list[str]:
+        return sorted(path.name for path in self.scratch_dir.iterdir()) if self.scratch_dir.exists() else []
+
+    def servers(self) -> list[int]:
+        """Processes of PostgreSQL that work in the scratch directory."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(self.scratch_dir).encode() in command:
+                found.append(int(process.name))
+        return found
+
+    def pgbench(self, *arguments: str, dbname: str = "postgres") -> subprocess.Popen[bytes]:
+        command = [str(embedded_bin_dir() / "pgbench"), "-h", str(self.server.socket_dir), "-p", str(self.server.port)]
+        return subprocess.Popen(
+            [*command, "-U", "postgres", *arguments, dbname], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def fill_pgbench(self, scale: int = 1, dbname: str = "postgres") -> None:
+        assert self.pgbench("-i", "-q", "-s", str(scale), dbname=dbname).wait() == 0
+
+    @contextmanager
+    def busy(self, clients: int = 4, dbname: str = "postgres") -> Iterator[None]:
+        """pgbench writes to the live server while the block runs."""
+        process = self.pgbench("-n", "-c", str(clients), "-j", "1", "-T", "600", dbname=dbname)
+        try:
+            yield
+            assert process.poll() is None, "pgbench ended too early"
+        finally:
+            process.terminate()
+            process.communicate()
