@@ -259,5 +259,7 @@ def _refuse_other_version(bin_dir: str, program: str, major: int) -> None:
 
 
 def _place(connection: t.Any) -> str:
-    info = connection.info
-    return f"database {info.dbname}"
+    try:
+        return f"database {connection.info.dbname}"
+    except driver.Error:
+        return "a connection that was lost"

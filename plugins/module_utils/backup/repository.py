@@ -23,10 +23,11 @@ import typing as t
 from datetime import datetime, timezone
 
 from ..errors import MaintenanceError
-from ..files import read_json, write_atomically, write_json
+from ..files import read_json, sync_directory, write_atomically, write_json
 from ..lock import exclusive, is_free
 
 METADATA = "backup.json"
+LOCK = "lock"
 FORMAT = 1
 PARTIAL = ".partial-"
 EXPIRED = ".expired-"
@@ -123,6 +124,25 @@ class Repository:
     def _use_mark(self, label: str) -> str:
         return os.path.join(self.directory, f".use-{label}.lock")
 
+    @contextlib.contextmanager
+    def new(self, label: str, holder: dict[str, t.Any]) -> t.Iterator[str]:
+        """A directory to write the backup *label* to; it gets its final name when the block ends well, else it goes.
+
+        Should we die, its lock frees itself, and so the next run knows that it is a leftover.
+        """
+        directory = os.path.join(self.directory, PARTIAL + label)
+        os.mkdir(directory, 0o700)
+        try:
+            with exclusive(os.path.join(directory, LOCK), holder, f"the new backup {label}"):
+                yield directory
+                final = os.path.join(self.directory, label)
+                os.rename(directory, final)
+                sync_directory(self.directory)
+                os.unlink(os.path.join(final, LOCK))
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+
     def backups(self) -> list[Backup]:
         """The backups whose ``backup.json`` is sound, oldest first."""
         return [entry for entry in self._entries() if isinstance(entry, Backup)]
@@ -161,7 +181,7 @@ class Repository:
     def leftovers(self) -> list[str]:
         """Names of directories that a process which died left behind: half written, or half removed."""
         candidates = [name for name in self._names() if name.startswith((PARTIAL, EXPIRED))]
-        return [name for name in candidates if is_free(os.path.join(self.directory, name, "lock"))]
+        return [name for name in candidates if is_free(os.path.join(self.directory, name, LOCK))]
 
     def remove_leftover(self, name: str) -> int:
         """Remove the leftover *name*, and return the bytes that it took."""

@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The engine that needs nothing but PostgreSQL's own programs."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ..errors import MaintenanceError
+from ..processes import run
+from .creation import Creation, Order
+from .engine import Engine, Verification
+from .repository import Backup, Repository, new_label
+from .verification import verify_base, verify_files, wal_problems
+
+PROGRAMS = ("pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_waldump", "pg_dump", "pg_dumpall", "pg_restore")
+
+# What a first backup is taken to need beside its base, in the absence of an earlier one.
+_DUMP_RATIO = 0.5
+_WAL_SEGMENTS = 4
+# An earlier backup of the same type is a good guide, but not an exact one.
+_GROWTH = 1.25
+
+
+class CoreEngine(Engine):
+    """Backups by pg_basebackup, pg_receivewal and pg_dump; see the modules beside this one for each step."""
+
+    name = "core"
+
+    def __init__(self, repository: Repository, bin_dir: str) -> None:
+        super().__init__(repository)
+        self.bin_dir = bin_dir
+
+    def predict_bytes(self, order: Order, database_bytes: int, files_bytes: int, segment_bytes: int) -> int:
+        """Bytes that a backup by *order* will need, from what there is to be copied and what earlier backups took."""
+        earlier = [b.metadata["bytes_by_part"] for b in self.list() if b.type == order.type]
+        if not earlier:
+            dump = database_bytes * _DUMP_RATIO if order.dump else 0
+            return int(database_bytes + dump + _WAL_SEGMENTS * segment_bytes + files_bytes)
+        last = earlier[-1]
+        base = max(database_bytes, last["base"]) if order.type == "full" else last["base"] * _GROWTH
+        dump = last["dump"] * _GROWTH if order.dump else 0
+        return int(base + dump + last["wal"] * _GROWTH + files_bytes)
+
+    def create(  # type: ignore[override]
+        self, params: t.Mapping[str, t.Any], order: Order, holder: dict[str, t.Any]
+    ) -> tuple[Backup, Creation]:
+        """Make a backup of the server behind the login options *params*; returns it, and what making it showed."""
+        parent = self.repository.backup(order.parent) if order.parent else None
+        label = new_label(order.type, order.started)
+        with self.repository.new(label, holder) as directory:
+            creation = Creation(params, order, bin_dir=self.bin_dir, label=label, directory=directory, parent=parent)
+            creation.carry_out(self.repository.cluster)
+        return self.repository.backup(label), creation
+
+    def verify(self, label: str, *, quick: bool = False) -> Verification:
+        """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""
+        began = time.monotonic()
+        depth = "names and sizes" if quick else "every byte"
+        try:
+            backup = self.repository.backup(label)
+            problems = verify_files(backup, quick=quick)
+            problems += verify_base(self.bin_dir, backup.path("base"), quick=quick)
+            problems += wal_problems(self.bin_dir, backup.path("wal"), backup.metadata, quick=quick)
+            size = backup.metadata["bytes"]
+        except MaintenanceError as error:
+            problems, size = [f"{error.where}: {error.observed}"], 0
+        return Verification(label, problems, size, time.monotonic() - began, depth)
+
+    def restore(self, label: str, directory: str, **options: t.Any) -> None:
+        """Lay down the data directory of *label* in *directory*, which must not exist or be empty.
+
+        Its WAL is in the backup's ``wal``, and recovery has still to replay it up to the restore point.
+        """
+        chain = [self.repository.backup(member) for member in self.repository.backup(label).chain]
+        bases = [backup.path("base") for backup in chain]
+        if len(bases) > 1:
+            program = os.path.join(self.bin_dir, "pg_combinebackup")
+            run([program, "--output", directory, *bases], what="combine the chain of backups", **options)
+            return
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
+        run(command, what="copy the base backup", **options)
