@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import stat
 import typing as t
 
@@ -50,7 +51,7 @@ def unseen_processes(proc: str = "/proc") -> int:
 def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
     """Whether *file* was opened with O_APPEND; None when its process has closed it meanwhile."""
     try:
-        with open(f"{proc}/{file.pid}/fdinfo/{file.descriptor}", encoding="ascii") as stream:
+        with pathlib.Path(f"{proc}/{file.pid}/fdinfo/{file.descriptor}").open(encoding="ascii") as stream:
             for line in stream:
                 if line.startswith("flags:"):
                     return bool(int(line.split()[1], 8) & os.O_APPEND)
@@ -102,7 +103,7 @@ def _hidden(descriptors: str) -> bool:
 
 def _comm(process: str) -> str:
     try:
-        with open(process + "/comm", "rb") as stream:
+        with pathlib.Path(process + "/comm").open("rb") as stream:
             return stream.read().decode("utf-8", "replace").strip() or "?"
     except OSError:
         return "?"

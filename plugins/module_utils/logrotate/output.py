@@ -50,7 +50,9 @@ def state_errors(messages: t.Sequence[str]) -> list[str]:
 
 
 def advice_for(messages: t.Sequence[str]) -> str:
-    """What to do about *messages*, each piece of advice once."""
+    """What to do about *messages*, each piece of advice once; empty when there are none."""
+    if not messages:
+        return ""
     advice = [text for pattern, text in _ADVICE if any(re.search(pattern, message) for message in messages)]
     return " ".join(advice) or "Run logrotate -d with this configuration by hand and mend what it complains about."
 

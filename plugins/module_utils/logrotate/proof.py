@@ -47,7 +47,7 @@ def some(items: t.Sequence[str], limit: int = 5) -> str:
 
 
 def files_found(policy: Policy, files: t.Sequence[LogFile], again: t.Sequence[str], twice: t.Sequence[str]) -> Finding:
-    """Whether *policy* names logs that logrotate will rotate, each by this policy alone and none of them rotated before.
+    """Whether *policy* names logs that logrotate will rotate, each by this policy alone, and none rotated before.
 
     *again*: rotated files that the policy's own paths match; *twice*: logs that another policy names too.
     """
@@ -200,7 +200,7 @@ def archives_intact(policy: Policy, made: t.Sequence[Archive], faults: t.Sequenc
 
 
 def postrotate(policy: Policy, statuses: t.Sequence[str], said: str, rotated: bool) -> Finding | None:
-    """Whether the postrotate steps ran and succeeded; *statuses* are what their script left behind, last run's included."""
+    """Whether the postrotate steps ran and succeeded; *statuses*: what their script left behind when it ran last."""
     if not policy.postrotate or not (statuses or rotated):
         return None
     name, expected = f"postrotate of {policy.name}", "steps that ran and ended with status 0"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pathlib
 import re
 import stat
 import subprocess
@@ -64,7 +65,7 @@ def prepare(place: Place) -> None:
 def read_text(path: str) -> str | None:
     """The text of the file *path*, any bytes of it kept; None when there is none."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with pathlib.Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             return stream.read()
     except FileNotFoundError:
         return None
@@ -76,7 +77,7 @@ def write_text(path: str, text: str) -> None:
 
 
 def dry_run(program: str, config: str, dates: t.Mapping[str, float], place: Place) -> str:
-    """What ``logrotate -d`` says of the text *config* and a state of *dates*; nothing outside a temporary directory changes."""
+    """What ``logrotate -d`` says of the text *config* and a state of *dates*; it changes nothing."""
     with tempfile.TemporaryDirectory(prefix="wellkept-logrotate-") as directory:
         shadow = place_of(directory, "")
         write_text(shadow.config, config)
@@ -114,7 +115,7 @@ def recovered_dates(
 
 def set_back(place: Place, paths: t.Sequence[str], before: t.Mapping[str, float]) -> None:
     """Give *paths* their dates from *before* again, so that a rotation that failed is due at the next run."""
-    with contextlib.suppress(FileNotFoundError), open(place.state, "rb") as stream:
+    with contextlib.suppress(FileNotFoundError), pathlib.Path(place.state).open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # logrotate's own lock.
         dates = dict(state_file.parse(read_text(place.state) or "").dates)
         for path in paths:

@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 import glob
 import os
+import pathlib
 import re
 import stat
 import typing as t
@@ -208,7 +209,7 @@ def _collect(path: str, rules: SystemRules, depth: int) -> None:
                 if os.path.isfile(inside):
                     _collect(inside, rules, depth)
             return
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+        with pathlib.Path(path).open(encoding="utf-8", errors="surrogateescape") as stream:
             text = stream.read()
     except OSError:
         rules.unreadable.append(path)
