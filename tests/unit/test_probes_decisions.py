@@ -128,9 +128,7 @@ def test_mount_points_can_be_left_out() -> None:
         (0.96, 10 << 30, "2GiB", 1.0, "failed", "failed"),
     ],
 )
-def test_disk_limits(
-    used: float, free: int, least: str, inodes: float, disk_status: str, inode_status: str
-) -> None:
+def test_disk_limits(used: float, free: int, least: str, inodes: float, disk_status: str, inode_status: str) -> None:
     part = Part()
     options = defaults(filesystems.OPTIONS, min_free_bytes=least)
     filesystems.decide("/var", filesystems.Usage(used, free, 100 << 30, inodes), options, part)
