@@ -94,8 +94,16 @@ def as_user(user: str, reach: str) -> list[str]:
     account = pwd.getpwnam(user)
     prefix = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
     if not _can_walk_to(reach, account.pw_uid, account.pw_gid):
-        prefix += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+        capability = _capability_to_walk()
+        prefix += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
     return [*prefix, "--"]
+
+
+def _capability_to_walk() -> str:
+    """CAP_DAC_READ_SEARCH; in a container whose root lacks it (Docker's default), CAP_DAC_OVERRIDE, which it has."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as stream:
+        permitted = next(int(line.split()[1], 16) for line in stream if line.startswith("CapPrm:"))
+    return "dac_override" if permitted >> 1 & 1 and not permitted >> 2 & 1 else "dac_read_search"
 
 
 def _can_walk_to(directory: str, uid: int, gid: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import random
 import shutil
@@ -35,6 +36,7 @@ _WORDS = """
     learning term essay result method data question answer course theory practice example figure group model reason
     value change between under first because would other these could about after where each also only through
 """.split()  # noqa: SIM905
+_WORD_OF_BYTE = [_WORDS[number % len(_WORDS)] for number in range(256)]
 
 
 def submission_files(seed: int) -> list[tuple[int, str, bytes]]:
@@ -49,8 +51,7 @@ def submission_files(seed: int) -> list[tuple[int, str, bytes]]:
 def _essay(name: str) -> bytes:
     """Between 4 and 20 kB of words."""
     length = 600 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big") % 2600
-    letters = hashlib.shake_128(name.encode()).digest(length)
-    words = [_WORDS[letter % len(_WORDS)] for letter in letters]
+    words = operator.itemgetter(*hashlib.shake_128(name.encode()).digest(length))(_WORD_OF_BYTE)
     lines = (" ".join(words[begin : begin + 14]) for begin in range(0, length, 14))
     return ("\n".join(lines) + "\n").encode()
 
