@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from .report.text import ASCII_SIGNS, SIGNS, counted, one_line, visible
@@ -90,16 +91,12 @@ class LiveView:
         while not self._stopped.wait(TICK_SECONDS):
             self.refresh()
 
-    def __rich__(self) -> Any:
-        from rich.console import Group
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         from rich.text import Text
 
-        width, height = self._console.size
-        lines = [
-            Text(fitted(line, width), style) if isinstance(line, str) else line
-            for line, style in self._lines(width - 1, height - 1)
-        ]
-        return Group(*lines)
+        width, height = console.size
+        for line, style in self._lines(width - 1, height - 1):
+            yield Text(fitted(line, width, unicode=self._unicode), style) if isinstance(line, str) else line
 
     def _lines(self, width: int, height: int) -> list[tuple[Any, str]]:
         done = sum(1 for state in self._cells.values() if state not in ("waiting", "running"))
@@ -195,8 +192,10 @@ def bar(done: int, total: int, width: int, *, unicode: bool) -> str:
     return filled * full + empty * (length - full) + label
 
 
-def fitted(text: str, width: int) -> str:
-    return text if len(text) < width else text[: max(width - 2, 1)] + "…"
+def fitted(text: str, width: int, *, unicode: bool) -> str:
+    """*text*, cut where it is wider than *width*."""
+    end = "…" if unicode else "..."
+    return text if len(text) < width else text[: max(width - 1 - len(end), 1)] + end
 
 
 def _clock(seconds: float) -> str:

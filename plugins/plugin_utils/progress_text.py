@@ -47,7 +47,7 @@ class Teller:
         if data["changes"]:
             would = "would make " if data["run"]["check_mode"] else ""
             tallied.append(f"{would}{counted(len(data['changes']), 'change')}")
-        return self.line(f"{head} {', '.join(tallied)}" + self._why(data))
+        return self.line(f"{head} {', '.join(tallied)}".rstrip() + self._why(data))
 
     def _why(self, data: dict[str, Any]) -> str:
         if data["outcome"] == "skipped":
