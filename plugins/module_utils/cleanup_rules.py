@@ -105,7 +105,7 @@ class Ranking:
         size = status.st_blocks * 512 // max(status.st_nlink, 1)
         heapq.heappush(self._staying, (key, size))
         self._bytes += size
-        while self._staying and (self._too_much() or self._staying[0][0] == self.up_to):
+        while self._staying and self._too_much():
             self.up_to, size = heapq.heappop(self._staying)
             self._bytes -= size
 

@@ -45,7 +45,7 @@ def account(part: Part, name: str, descriptor: int, *, free_before: int, freed_b
         name,
         "passed" if explained else "warned",
         expected=f"about {human_bytes(freed_by_sum)} more free space, the sum of the removed files",
-        observed=f"{human_bytes(grown)} more by statvfs",
+        observed=f"{human_bytes(abs(grown))} {'less, for others wrote' if grown < 0 else 'more'}, by statvfs",
         advice="" if explained else _why_less(hard_links),
         evidence={"freed_by_sum_bytes": freed_by_sum, "freed_by_statvfs_bytes": grown, "hard_links": hard_links},
     )
