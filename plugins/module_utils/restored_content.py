@@ -66,8 +66,21 @@ def check_content(cluster: ScratchCluster, recorded: t.Mapping[str, t.Any], part
         tables += len(observed)
         rows += sum(entry["rows"] for entry in observed.values())
         _require_same(part, name, expected, observed, not_compared)
+    for database in _not_recorded(cluster, recorded):
+        part.check(
+            f"content of the restored database {database}",
+            "unknown",
+            expected="fingerprints that were recorded with the backup",
+            observed="there are none: the database was created while the backup was made",
+            advice="Make another backup.",
+        )
     part.metric("tables_compared", tables, "count")
     part.metric("rows_compared", rows, "count")
+
+
+def _not_recorded(cluster: ScratchCluster, recorded: t.Mapping[str, t.Any]) -> list[str]:
+    with contextlib.closing(cluster.connect(min(recorded))) as connection:
+        return [name for name in postgresql.databases(connection) if name not in recorded]
 
 
 def _fingerprints(
