@@ -529,7 +529,7 @@ def check_health(module: AnsibleModule, part: Part) -> None:
     running.wait(deadline)
     running.collect(part)
     if not module.check_mode:
-        reading.remember()
+        reading.remember(part)
 
 
 def seconds_allowed(options: dict[str, t.Any]) -> float:

@@ -202,7 +202,7 @@ def test_a_zombie_does_not_count_as_running(tmp_path: Path) -> None:
     assert checks_by_name(shown)["process dead"]["observed"] == "0, 1 dead but not reaped"
 
 
-@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="systemd runs here")  # noqa: PTH112
+@pytest.mark.skipif(os.path.isdir("/run/systemd/system"), reason="systemd runs here")
 def test_units_are_unknown_where_systemd_does_not_run(tmp_path: Path) -> None:
     shown = check(tmp_path, units=["nginx"])
     found = checks_by_name(shown)["unit nginx.service"]

@@ -35,14 +35,20 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
 }
 
 FORMAT = 1
-# The reading process stops by itself this long before the deadline, to say how far it came.
-MARGIN_SECONDS = 1.0
+# Before the deadline of all probes, the reading stops by itself, to say how far it came, and then it is stopped: as
+# shares of the time there is, and in seconds at most.
+STOPS_BY_ITSELF = (0.2, 1.0)
+IS_STOPPED = (0.1, 0.5)
 
 Rule = t.Dict[str, t.Any]
 
 
 def name_of(rule: Rule) -> str:
     return str(rule["name"] or rule["path"])
+
+
+def check_name(rule: Rule) -> str:
+    return f"error lines in {name_of(rule)}"
 
 
 class Logs:
@@ -53,20 +59,22 @@ class Logs:
 
     def __init__(self, rules: t.Sequence[Rule], state_dir: str, deadline: float) -> None:
         self._rules = rules
-        self._deadline = deadline
+        seconds = max(0.0, deadline - time.monotonic())
+        self._end = deadline - min(IS_STOPPED[0] * seconds, IS_STOPPED[1])
+        self._last_read = deadline - min(STOPS_BY_ITSELF[0] * seconds, STOPS_BY_ITSELF[1])
         self._path = os.path.join(state_dir, "health_check", "logs.json")
-        self._positions, self._trouble = remembered(self._path)
-        self._child = Child(self._read, max(1.0, deadline - time.monotonic())) if rules else None
+        self._old, self._trouble = remembered(self._path)
+        self._new: dict[str, list[Position]] = {}
+        self._child = Child(self._read, seconds) if rules else None
 
     def _read(self, emit: t.Callable[[t.Any], None]) -> None:
         """In the other process: read rule by rule, and tell the findings of each as soon as they are there."""
-        deadline = self._deadline - MARGIN_SECONDS
         for rule in self._rules:
-            old = self._positions.get(name_of(rule))
+            old = self._old.get(name_of(rule))
             try:
                 pattern = re.compile(rule["pattern"].encode(), re.MULTILINE)
                 first = parse_size(rule["first_run_bytes"])
-                finding = read_new_lines(rule["path"], pattern, old, first, lambda: time.monotonic() > deadline)
+                finding = read_new_lines(rule["path"], pattern, old, first, lambda: time.monotonic() > self._last_read)
             except Exception as error:  # whatever it is, the other logs are read
                 emit({"name": name_of(rule), "error": redact(str(error))})
                 continue
@@ -86,27 +94,29 @@ class Logs:
                 observed=self._trouble,
                 advice="Nothing: the logs are read like on a first run, and the file is written anew.",
             )
-        told = {answer["name"]: answer for answer in child.answers(self._deadline)}
+        told = {answer["name"]: answer for answer in child.answers(self._end)}
         for rule in self._rules:
             answer = told.get(name_of(rule), {})
             if "finding" in answer:
                 finding = Finding(*answer["finding"])
                 decide(rule, finding, part)
-                self._positions[name_of(rule)] = [Position(*position) for position in finding.positions]
+                self._new[name_of(rule)] = [Position(*position) for position in finding.positions]
             else:
                 undecided(rule, answer.get("error", ""), part)
 
-    def remember(self) -> None:
-        """Keep how far this run came; what it did not finish is read by the next."""
+    def remember(self, part: Part) -> None:
+        """Keep how far this run came; what *part* does not tell of counts as not read."""
         if not self._rules:
             return
+        told = {check["name"] for check in part.checks}
+        kept = {}
+        for rule in self._rules:
+            name = name_of(rule)
+            positions = self._new.get(name) if check_name(rule) in told else None
+            positions = self._old.get(name) if positions is None else positions
+            if positions is not None:
+                kept[name] = [position._asdict() for position in positions]
         os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-        names = [name_of(rule) for rule in self._rules]
-        kept = {
-            name: [position._asdict() for position in self._positions[name]]
-            for name in names
-            if name in self._positions
-        }
         write_atomically(self._path, json.dumps({"format": FORMAT, "rules": kept}).encode())
 
 
@@ -139,7 +149,7 @@ def decide(rule: Rule, finding: Finding, part: Part) -> None:
     beyond = "" if rule["fail_count"] is None else f" (fails above {rule['fail_count']})"
     part.metric(f"log_lines {name}", finding.matching, "count")
     part.check(
-        f"error lines in {name}",
+        check_name(rule),
         status,
         expected=f"at most {rule['warn_count']}{beyond} that match {rule['pattern']!r} since the last run",
         observed=observed,
@@ -150,7 +160,7 @@ def decide(rule: Rule, finding: Finding, part: Part) -> None:
 
 def undecided(rule: Rule, error: str, part: Part) -> None:
     part.check(
-        f"error lines in {name_of(rule)}",
+        check_name(rule),
         "unknown",
         expected=f"at most {rule['warn_count']} that match {rule['pattern']!r} since the last run",
         observed=error or "not read within the time of the health check",
