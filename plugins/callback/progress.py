@@ -203,7 +203,9 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
     def v2_playbook_on_no_hosts_matched(self) -> None:
         # An activity that is due nowhere has no hosts; so has the frame of a run inside another run.
         if not self._collector.run and not self._collector.activity and not self._is_frame():
-            self._say(f"No host matches {self._play.hosts if self._play else 'the pattern'}: nothing done.", "skipped")
+            pattern = self._play.hosts if self._play else "the pattern"
+            shown = pattern if isinstance(pattern, str) else ", ".join(map(str, pattern))
+            self._say(f"No host matches {shown}: nothing done.", "skipped")
 
     @_ours
     def v2_playbook_on_no_hosts_remaining(self) -> None:

@@ -134,9 +134,10 @@ class Teller:
         """What run_close said: verdict, what has no result, where the report is."""
         verdict = str(summary.get("verdict", "failed"))
         text = f"{self.signs.get(verdict, '')} The run {verdict if verdict != 'warned' else 'passed with warnings'}."
-        lines = [("", ""), (self.line(f"{text} {summary.get('message', '')}"), verdict)]
-        missing = [f"  no result: {lost['activity']} on {lost['host']}" for lost in summary.get("missing") or []]
-        lines += [(self.line(text), "failed") for text in missing[:MOST_ROWS]]
+        told = textwrap.wrap(self.line(f"{text} {summary.get('message', '')}"), self.width, break_on_hyphens=False)
+        lines = [("", ""), *((line, verdict) for line in told)]
+        for lost in (summary.get("missing") or [])[:MOST_ROWS]:
+            lines += self._indented(f"no result: {lost['activity']} on {lost['host']}")
         report = (summary.get("reports") or {}).get("html")
         return [*lines, (self.clean(f"Report: {report}"), "")] if report else lines
 

@@ -67,6 +67,11 @@ class Screen:
         return "\n".join(line.rstrip() for line in self.lines)
 
 
+def _own_terminal() -> None:
+    """In the program, before it starts: without a controlling terminal nobody could be asked anything."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A program that believes to talk to a person; stderr goes to the same terminal."""
 
@@ -76,7 +81,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process = subprocess.Popen(
             command, cwd=cwd, env={**env, "TERM": "xterm-256color"}, stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=_own_terminal,  # noqa: PLW1509
         )  # fmt: skip
         os.close(slave)
         self._output = b""
