@@ -340,6 +340,7 @@ def measure(settings: options.Settings, program: str) -> Seen:
         read = read._replace(dates=runner.recovered_dates(read.dates, remembered, files))
     wanted = config.render(settings.policies, place.markers)
     said = runner.dry_run(program, wanted, read.dates, place) if settings.policies else ""
+    said = output.with_printed_names(said, (file.path for file in files))
     opened = writers.writers_now()
     system = survey.system_rules(settings.system_config)
     return Seen(
@@ -428,7 +429,7 @@ def act(part: Part, settings: options.Settings, program: str, seen: Seen, plan: 
             observed="another logrotate holds its lock (exit status 3)",
             advice="Wait until it has ended and run again; if this happens often, give each a state file of its own.",
         )
-    errors = output.errors(done.stderr)
+    errors = output.errors(output.with_printed_names(done.stderr, (file.path for file in seen.files)))
     part.require(
         "logrotate run",
         done.returncode == 0 and not errors,

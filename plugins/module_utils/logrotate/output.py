@@ -68,5 +68,15 @@ def due(dry_run: str) -> set[str]:
 
 
 def printed(path: str) -> str:
-    """*path* as it looks in a program's output that was read as UTF-8, and as it may stand in a result."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """*path* as it may stand in a line of a result: without control characters and undecodable bytes."""
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match.group())[1:-1], shown)
+
+
+def with_printed_names(said: str, paths: t.Iterable[str]) -> str:
+    """*said* with those of *paths* that break lines shown as :func:`printed`, so that no name can pass for a message."""
+    for path in paths:
+        if "\n" in path or "\r" in path:
+            shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            said = said.replace(re.sub(r"\r\n?", "\n", shown), printed(path))
+    return said

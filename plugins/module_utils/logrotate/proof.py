@@ -19,11 +19,11 @@ from .survey import Archive, LogFile
 COPY_TRUNCATE_LOSS = {"lines_per_second": 1000, "lost_lines_at_100_MB": 50, "lost_lines_at_500_MB": 280}
 
 _NEXT = {
-    "hourly": "the next hour",
+    "hourly": "within the next hour",
     "daily": "tomorrow",
-    "weekly": "seven days",
-    "monthly": "the next month",
-    "yearly": "the next year",
+    "weekly": "in seven days",
+    "monthly": "in the next month",
+    "yearly": "in the next year",
 }
 # A log is noted in the state file with its hour only, a rotation with its second.
 _CLOCK_TOLERANCE = 5
@@ -78,7 +78,7 @@ def nothing_due(policy: Policy, files: t.Sequence[LogFile], noted: t.Sequence[st
     largest = max((file.size for file in files), default=0)
     observed = f"nothing due among {len(files)} logs; the largest has {human_bytes(largest)}"
     if noted and policy.frequency:
-        observed = f"{len(noted)} new noted, first rotation due in {_NEXT[policy.frequency]}; nothing due now"
+        observed = f"{len(noted)} new noted, first rotation due {_NEXT[policy.frequency]}; nothing due now"
     return Finding(f"rotation of {policy.name}", "passed", "every log that is due rotated", observed)
 
 

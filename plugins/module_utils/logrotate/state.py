@@ -34,9 +34,9 @@ def parse(text: str) -> State:
     unread = 0
     for line in lines[1:] if not problems else lines:
         match = _LINE.fullmatch(line)
-        if match:
-            year, month, day, hour, minute, second = (int(number) for number in match.groups()[1:])
-            dates[_unescaped(match.group(1))] = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
+        moment = _moment(match) if match else None
+        if match and moment is not None:
+            dates[_unescaped(match.group(1))] = moment
         elif line.strip():
             unread += 1
     if unread and lines[0] == HEADING:
@@ -54,6 +54,14 @@ def render(dates: t.Mapping[str, float]) -> str:
             f'"{escaped}" {local.tm_year}-{local.tm_mon}-{local.tm_mday}-{local.tm_hour}:{local.tm_min}:{local.tm_sec}'
         )
     return "\n".join(lines) + "\n"
+
+
+def _moment(line: re.Match[str]) -> float | None:
+    year, month, day, hour, minute, second = (int(number) for number in line.groups()[1:])
+    try:
+        return time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
+    except (OverflowError, ValueError):
+        return None
 
 
 def _unescaped(text: str) -> str:
