@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 import typing as t
@@ -52,7 +54,7 @@ class CoreEngine(Engine):
         """Make a backup of the server behind the login options *params*; returns it, and what making it showed."""
         parent = self.repository.backup(order.parent) if order.parent else None
         label = new_label(order.type, order.started)
-        with self.repository.new(label, holder) as directory:
+        with _told_when_full(self.repository), self.repository.new(label, holder) as directory:
             creation = Creation(params, order, bin_dir=self.bin_dir, label=label, directory=directory, parent=parent)
             creation.carry_out(self.repository.cluster)
         return self.repository.backup(label), creation
@@ -85,3 +87,19 @@ class CoreEngine(Engine):
         os.makedirs(directory, mode=0o700, exist_ok=True)
         command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
         run(command, what="copy the base backup", **options)
+
+
+@contextlib.contextmanager
+def _told_when_full(repository: Repository) -> t.Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise MaintenanceError(
+            "write the backup",
+            where=repository.directory,
+            expected="room for all of it",
+            observed=os.strerror(error.errno),
+            advice="Free space where the repository is, or give it more; earlier backups are untouched.",
+        ) from None

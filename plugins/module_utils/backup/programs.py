@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import typing as t
@@ -20,7 +21,7 @@ from ..processes import find_program, last_words, run
 _CHUNK = 1 << 20
 
 # What a program says when the disk is full, in the words of the system or of PostgreSQL.
-_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large")
+_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|SIGXFSZ")
 
 
 def guarded(command: t.Sequence[str]) -> list[str]:
@@ -33,7 +34,7 @@ def run_program(
     command: t.Sequence[str], environment: t.Mapping[str, str], timeout: float | None, what: str
 ) -> subprocess.CompletedProcess[str]:
     """Run *command* to its end; the error of a full disk says what to do about it."""
-    done = run(guarded(command), environment=environment, timeout=timeout, accept=range(256), what=what)
+    done = run(guarded(command), environment=environment, timeout=timeout, accept=range(-64, 256), what=what)
     if done.returncode != 0:
         raise program_failed(what, done.returncode, done.stderr or done.stdout)
     return done
@@ -42,6 +43,8 @@ def run_program(
 def program_failed(what: str, status: int, said: str) -> MaintenanceError:
     """The error for a program that ended with *status*."""
     advice = "The program's own message says what it lacked."
+    if status < 0:
+        said += f"\nended by {signal.Signals(-status).name}"
     if _DISK_FULL.search(said):
         advice = "Free space where the repository is, or give it more; earlier backups are untouched."
     elif "no pg_hba.conf entry for replication" in said:

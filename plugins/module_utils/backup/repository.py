@@ -225,7 +225,10 @@ class Repository:
 
     def free_bytes(self) -> int:
         """What we may still write to the file system of the repository."""
-        status = os.statvfs(self.directory)
+        directory = self.directory
+        while not os.path.isdir(directory):
+            directory = os.path.dirname(directory)
+        status = os.statvfs(directory)
         return status.f_bavail * status.f_frsize
 
     def _names(self) -> list[str]:

@@ -61,7 +61,8 @@ def decide(
     """
     newest = newest_whole(backups)
     if newest is None:
-        return Decision(True, "full", "", "there is no sound backup yet")
+        why = f"none of the {len(backups)} backups is sound" if backups else "there is no backup yet"
+        return Decision(True, "full", "", why)
     age = moment - newest.finished
     if -CLOCK_TOLERANCE <= age < interval:
         return Decision(False, newest.type, "", f"{newest.label} is young enough")

@@ -1,0 +1,177 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a finished backup is reported as: its checks, metrics, change and artifact."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ..files import sha256_of
+from ..quantities import human_bytes, human_seconds
+from ..result import Part
+from .creation import Creation
+from .engine import Verification
+from .files import Copied
+from .repository import METADATA, Backup
+from .retention import shrunk
+
+# Names in a check's evidence; more of them help nobody.
+_NAMED = 10
+
+
+def report_created(part: Part, backup: Backup, creation: Creation, max_block: float, seconds: float) -> None:
+    """Record what making *backup* showed."""
+    metadata, sizes = backup.metadata, backup.metadata["bytes_by_part"]
+    part.require(
+        "backup complete",
+        True,
+        expected="a backup under its final name",
+        observed=f"{backup.label}, {human_bytes(metadata['bytes'])} in {human_seconds(seconds)}",
+        chain=backup.chain,
+    )
+    part.require(
+        "base backup verified",
+        True,
+        expected="pg_verifybackup finds every byte as its manifest says",
+        observed=f"{human_bytes(sizes['base'])} verified",
+    )
+    part.require(
+        "WAL continuous from start to restore point",
+        True,
+        expected=f"all segments and records from {metadata['start_lsn']} to {metadata['restore_point']['lsn']}",
+        observed=f"all there, {human_bytes(sizes['wal'])}",
+        restore_point=metadata["restore_point"],
+    )
+    if metadata["databases"]:
+        part.require(
+            "dumps hashed",
+            True,
+            expected="every database and the roles dumped, and hashed as they were written",
+            observed=f"{len(metadata['databases'])} databases, {human_bytes(sizes['dump'])}",
+        )
+    for copied in creation.copies:
+        _report_files(part, copied)
+    _report_point(part, creation, max_block)
+    _report_metrics(part, backup, creation, seconds)
+    part.change("backup", backup.label, "absent", f"{backup.type}, {human_bytes(metadata['bytes'])}")
+    path = backup.path(METADATA)
+    part.artifact(path, sha256_of(path), metadata["bytes"])
+
+
+def _report_point(part: Part, creation: Creation, max_block: float) -> None:
+    point = creation.point
+    if point is None:
+        return
+    part.check(
+        "content can be compared",
+        "unknown" if point.reason else "passed",
+        expected="one point that base, WAL, dumps and fingerprints share",
+        observed=point.reason or f"{point.name}, at try {point.tries}",
+        advice="A restore test cannot compare content. Find a quieter time, or allow a longer max_block.",
+        evidence={"lsn": point.lsn, "time": point.time, "not_compared": creation.metadata["not_compared"][:_NAMED]},
+    )
+    part.check(
+        "writers blocked by the backup",
+        "warned" if point.blocked_seconds > max_block + 0.5 else "passed",
+        expected=f"no longer than {human_seconds(max_block)}",
+        observed=human_seconds(point.blocked_seconds),
+        advice="See what slows the server down.",
+    )
+
+
+def _report_files(part: Part, copied: Copied) -> None:
+    doubts = {
+        "unreadable": copied.unreadable,
+        "changing while they were copied": copied.changing,
+        "neither file, directory nor link": copied.special,
+        "on another file system": copied.other_file_systems,
+    }
+    found = {words: paths for words, paths in doubts.items() if paths}
+    remarks = "; ".join(f"{len(paths)} {words}: {_some(paths)}" for words, paths in found.items())
+    part.check(
+        f"files of {copied.source}",
+        "failed" if copied.unreadable else "warned" if found else "passed",
+        expected="every file copied and hashed",
+        observed=f"{copied.files} files, {human_bytes(copied.bytes)}" + (f"; {remarks}" if remarks else ""),
+        advice="Let the user that makes backups read all files; list directories on other file systems by themselves.",
+    )
+
+
+def _some(paths: t.Sequence[str]) -> str:
+    shown = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths[:_NAMED]]
+    return ", ".join(shown) + (" …" if len(paths) > _NAMED else "")
+
+
+def _report_metrics(part: Part, backup: Backup, creation: Creation, seconds: float) -> None:
+    sizes = backup.metadata["bytes_by_part"]
+    part.metric("backup_bytes", backup.metadata["bytes"], "bytes")
+    for name in ("base", "wal", "dump", "files"):
+        part.metric(f"{name}_bytes", sizes[name], "bytes")
+    part.metric("backup_seconds", round(seconds, 3), "seconds")
+    for phase in ("base", "dump", "files"):
+        if phase in creation.seconds:
+            part.metric(f"{phase}_seconds", round(creation.seconds[phase], 3), "seconds")
+    if creation.point:
+        part.metric("writers_blocked_seconds", round(creation.point.blocked_seconds, 4), "seconds")
+        part.metric("consistent_point_tries", creation.point.tries, "count")
+
+
+def report_size(part: Part, backup: Backup, earlier: t.Sequence[Backup]) -> None:
+    """A backup that is much smaller than the one before may lack something."""
+    comparable = [other for other in earlier if other.type == backup.type and other.label != backup.label]
+    if backup.type != "full" or not comparable:
+        return  # an incremental one is as large as what changed
+    sizes = [sum(other.metadata["bytes_by_part"][name] for name in ("base", "files")) for other in comparable]
+    size = sum(backup.metadata["bytes_by_part"][name] for name in ("base", "files"))
+    part.check(
+        "size of the backup",
+        "warned" if shrunk(size, sizes) else "passed",
+        expected=f"not much smaller than the last full one ({human_bytes(sizes[-1])})",
+        observed=human_bytes(size),
+        advice="See whether something was dropped, deleted or left out of the list of directories.",
+    )
+
+
+def report_newest(part: Part, backup: Backup, verifications: t.Sequence[Verification], age: float) -> None:
+    """Record that the newest backup is young enough, and what a look at it showed."""
+    part.check(
+        "age of the newest backup",
+        "warned" if age < -300 else "passed",
+        expected="younger than the interval",
+        observed=f"{human_seconds(max(0.0, age))} ({backup.label})"
+        if age >= -300
+        else f"{backup.label} is from the future",
+        advice="The clock of the host was changed: mend it, and make a new backup.",
+    )
+    problems = [problem for verification in verifications for problem in verification.problems]
+    part.check(
+        "newest backup in its place",
+        "failed" if problems else "passed",
+        expected="all files that a restore needs, with their sizes",
+        observed="; ".join(problems[:5]) or f"{len(verifications)} in its chain, nothing missing",
+        advice="Make a new full backup, and find out what damages the repository.",
+    )
+    verified = backup.metadata["verified"]
+    part.require(
+        "newest backup verified",
+        True,
+        expected="every byte read and verified when it was made",
+        observed=f"on {verified['at']} by {verified['by']}",
+    )
+
+
+def report_space(part: Part, directory: str, needed: int, *, free: int, min_free: int) -> bool:
+    """Whether there is room for a backup that needs *needed* bytes."""
+    part.metric("repository_free_bytes", free, "bytes")
+    return part.require(
+        f"space in {os.path.abspath(directory)}",
+        free - needed >= min_free,
+        expected=f"{human_bytes(needed + min_free)}: {human_bytes(needed)} needed, {human_bytes(min_free)} left free",
+        observed=f"{human_bytes(free)} free",
+        advice="Give the repository more space, keep fewer backups, or lower min_free_bytes. Nothing was written.",
+        needed_bytes=needed,
+        free_bytes=free,
+    )

@@ -1,0 +1,188 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is there, and what is to be done: the facts that the decisions of ``retention`` are taken from."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import typing as t
+from datetime import datetime, timedelta, timezone
+
+from ..errors import MaintenanceError
+from ..quantities import human_bytes, parse_duration, parse_size
+from ..result import Part
+from .core import CoreEngine
+from .creation import Order
+from .files import tree_bytes
+from .repository import Backup, Repository
+from .retention import Decision, Known, decide, expirable
+from .server import Server
+
+
+class Policy(t.NamedTuple):
+    """The options, read."""
+
+    interval: timedelta
+    full_every: timedelta
+    keep_full: int
+    keep_within: timedelta
+    max_block: float
+    min_free: int
+    timeout: float
+    directories: tuple[str, ...]
+    dump: bool
+
+
+class State(t.NamedTuple):
+    """What was measured."""
+
+    engine: CoreEngine
+    policy: Policy
+    server: Server
+    known: list[Known]
+    leftovers: list[str]
+
+
+def measure(engine: CoreEngine, server: Server, policy: Policy, part: Part) -> State:
+    """Which backups are there, and whether they look sound: the newest chain is looked at, by names and sizes."""
+    repository = engine.repository
+    everything, damaged = engine.list(), repository.damaged()
+    backups = [b for b in everything if b.metadata["system_identifier"] == server.system_identifier]
+    strangers = [b.label for b in everything if b not in backups]
+    remarks = [f"{entry.label}: {entry.problem}" for entry in damaged]
+    remarks += [f"{label} is of another cluster" for label in strangers]
+    part.check(
+        "descriptions of backups",
+        "warned" if remarks else "passed",
+        expected="every backup described by a backup.json as it was written, and of this cluster",
+        observed="; ".join(remarks) or f"{len(backups)} backups",
+        advice="Such a backup is relied on for nothing, and never removed. Find out what damages the repository, or "
+        "give the backups of another cluster a name of their own.",
+    )
+    newest = backups[-1].chain if backups else []
+    unsound = {label for label in newest if not engine.verify(label, quick=True).sound}
+    every = [known(repository, backup, unsound) for backup in backups]
+    return State(engine, policy, server, every, repository.leftovers())
+
+
+def known(repository: Repository, backup: Backup, unsound: t.Container[str] = ()) -> Known:
+    """What the decisions need to know of *backup*."""
+    return Known(
+        backup.label,
+        backup.type,
+        tuple(backup.chain),
+        backup.finished,
+        sound=backup.label not in unsound,
+        proven=repository.proof(backup) is not None,
+        in_use=repository.is_in_use(backup.label),
+    )
+
+
+def choose(state: State) -> Decision:
+    """Whether a backup is due, and of which type, as far as can be told without reading the chain."""
+    refused = state.server.incremental_refused
+    newest = state.engine.repository.backup(state.known[-1].label).metadata if state.known else None
+    if newest and newest["timeline"] != state.server.timeline:
+        refused = refused or f"the server is on timeline {state.server.timeline} by now"
+    policy, moment = state.policy, datetime.now(timezone.utc)
+    return decide(
+        state.known, moment, interval=policy.interval, full_every=policy.full_every, incremental_refused=refused
+    )
+
+
+def settle(state: State, part: Part) -> tuple[Decision, State]:
+    """Decide what is due; what an incremental backup would build on is read in full first."""
+    decision = choose(state)
+    if decision.type != "incremental" or not decision.due:
+        return decision, state
+    verifications = state.engine.verify_chain(decision.parent)
+    problems = {v.label: v.problems for v in verifications if not v.sound}
+    part.check(
+        "chain to build on",
+        "warned" if problems else "passed",
+        expected="every byte of it as it was written",
+        observed="; ".join(f"{label}: {problem}" for label in problems for problem in problems[label][:3])
+        or f"{len(verifications)} backups, {human_bytes(sum(v.bytes for v in verifications))} read",
+        advice="A new full backup is made instead. Find out what damages the repository.",
+    )
+    if not problems:
+        return decision, state
+    state = state._replace(known=[b._replace(sound=b.sound and b.label not in problems) for b in state.known])
+    return Decision(True, "full", "", f"{', '.join(sorted(problems))} is damaged"), state
+
+
+def order_for(decision: Decision, policy: Policy) -> Order:
+    return Order(
+        decision.type,
+        decision.parent,
+        datetime.now(timezone.utc),
+        directories=policy.directories,
+        dump=policy.dump,
+        max_block=policy.max_block,
+        timeout=policy.timeout,
+    )
+
+
+def predicted_bytes(state: State, order: Order) -> int:
+    """Bytes that the backup will need."""
+    files_bytes = sum(tree_bytes(directory) for directory in order.directories)
+    return state.engine.predict_bytes(order, state.server.database_bytes, files_bytes, state.server.segment_bytes)
+
+
+def going(state: State, *, look: bool = True) -> dict[str, str]:
+    """What may be removed, and why; unless told not to, it looks first at all that would be relied on afterwards."""
+    moment, policy, engine = datetime.now(timezone.utc), state.policy, state.engine
+    limits: dict[str, t.Any] = {"keep_full": policy.keep_full, "keep_within": policy.keep_within}
+    candidates = expirable(state.known, moment, **limits)
+    if not candidates or not look:
+        return candidates
+    looked_at = [
+        backup._replace(sound=backup.sound and engine.verify(backup.label, quick=True).sound) for backup in state.known
+    ]
+    return expirable(looked_at, moment, **limits)
+
+
+def refuse_to_copy_itself(repository: Repository, directories: t.Sequence[str]) -> None:
+    """Raise MaintenanceError when the repository is inside of one of the *directories* to be backed up to it."""
+    root = os.path.realpath(repository.root)
+    for directory in directories:
+        if os.path.commonpath([os.path.realpath(directory), root]) == os.path.realpath(directory):
+            raise MaintenanceError(
+                "back up application directories",
+                where=directory,
+                expected="directories that do not hold the repository itself",
+                observed=f"the repository is in {repository.root}",
+                advice="List the directories beside the repository, or move the repository.",
+            )
+
+
+def read_policy(params: dict[str, t.Any]) -> Policy:
+    """The module's options as durations and sizes; raises MaintenanceError that shows what cannot be read."""
+    try:
+        return Policy(
+            timedelta(seconds=parse_duration(params["interval"])),
+            timedelta(seconds=parse_duration(params["full_every"])),
+            params["keep_full"],
+            timedelta(seconds=parse_duration(params["keep_within"])),
+            parse_duration(params["max_block"]),
+            parse_size(params["min_free_bytes"]),
+            parse_duration(params["timeout"]),
+            tuple(os.path.abspath(directory) for directory in params["files"]),
+            params["dump"],
+        )
+    except ValueError as error:
+        raise MaintenanceError(
+            "read the options", expected="durations and sizes", observed=str(error), advice="Correct the option."
+        ) from None
+
+
+def holder(params: dict[str, t.Any]) -> dict[str, t.Any]:
+    """What others are told who find our locks."""
+    try:
+        user = getpass.getuser()
+    except KeyError:
+        user = str(os.getuid())
+    return {"run": params["run_id"], "activity": "backup", "user": user}

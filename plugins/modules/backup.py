@@ -1,0 +1,324 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Back up a PostgreSQL cluster and application directories, verified and with the proof that a restore test needs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup
+short_description: Back up a PostgreSQL cluster and application directories
+version_added: "0.1.0"
+description:
+  - Makes a verified backup of a PostgreSQL cluster, its WAL, a dump of every database and of the roles, and listed
+    directories, unless the newest one is young enough.
+  - Between full backups it makes incremental ones where the server can (PostgreSQL 17 and later with C(summarize_wal)),
+    after it has verified the whole chain that they build on.
+  - For a moment of at most O(max_block) writers wait, so that base, WAL, dumps and recorded fingerprints all show the
+    same content; M(wellkept.maintenance.restore_test) compares a restored copy with them.
+  - A backup appears under its final name only when it is complete and verified. What a killed run left is removed by
+    the next one.
+  - Expired backups are removed, but never the newest that can be restored, the newest that was proven by a restore
+    test, or anything that a kept one builds on.
+  - PostgreSQL's programs run as the user that the module runs as. Only a primary is backed up.
+extends_documentation_fragment:
+  - wellkept.maintenance.activity
+  - wellkept.maintenance.postgresql
+options:
+  cluster:
+    description: Name of the cluster in the repository.
+    type: str
+    default: main
+  repository:
+    description:
+      - Directory that backups are kept in. It is created, readable by its owner alone, when it does not exist.
+      - It must belong to the user that the module runs as.
+    type: path
+    required: true
+  engine:
+    description: How backups are made. V(core) needs nothing but PostgreSQL's own programs.
+    type: str
+    choices: [core]
+    default: core
+  bin_dir:
+    description:
+      - Directory of PostgreSQL's programs, of the server's major version.
+      - Empty means C(/usr/lib/postgresql/<major>/bin), else the directory of C(pg_basebackup) in PATH.
+    type: str
+    default: ""
+  interval:
+    description: A sound backup younger than this is enough; V(0) makes one at each run.
+    type: str
+    default: 20h
+  full_every:
+    description: A chain of incremental backups ends, and a new full one begins, when its full one is this old.
+    type: str
+    default: 7d
+  keep_full:
+    description: How many full backups to keep at least, with all that builds on them.
+    type: int
+    default: 3
+  keep_within:
+    description: Every backup younger than this is kept.
+    type: str
+    default: 30d
+  files:
+    description:
+      - Application directories to back up, by absolute paths. Links are recorded, not followed; other file systems
+        mounted below are not entered.
+    type: list
+    elements: path
+    default: []
+  dump:
+    description: Dump every database and the roles too, as an independent second format.
+    type: bool
+    default: true
+  max_block:
+    description: How long writers may be kept waiting at a time for the point at which content is recorded.
+    type: str
+    default: 1s
+  min_free_bytes:
+    description: What must be left free in the repository after the backup, as bytes or like V(2GiB).
+    type: str
+    default: 1GiB
+  timeout:
+    description: Longest time that the base backup may take.
+    type: str
+    default: 12h
+notes:
+  - Configuration outside the data directory, as Debian has it in C(/etc/postgresql), is backed up when it is listed in
+    O(files).
+  - The marker row that a restore test looks for is written to the table C(wellkept.backup_marker) in O(login_db).
+  - Until a dump is finished, tables cannot be dropped, truncated or altered, as with every C(pg_dump).
+seealso:
+  - module: wellkept.maintenance.restore_test
+author:
+  - The Wellkept team (@wellkept)
+"""
+
+EXAMPLES = r"""
+- name: Back up the cluster and the uploads of the application
+  wellkept.maintenance.backup:
+    repository: /var/backups/wellkept
+    login_unix_socket: /run/postgresql
+    files:
+      - /srv/learning/uploads
+      - /etc/postgresql
+
+- name: Make a backup now, and keep two full ones
+  wellkept.maintenance.backup:
+    repository: /var/backups/wellkept
+    interval: "0"
+    keep_full: 2
+    keep_within: 7d
+"""
+
+RETURN = r"""
+checks:
+  description: What was verified.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - name: backup complete
+      status: passed
+      expected: a backup under its final name
+      observed: 20261121T093000Z-full-1a2b, 75.6 MiB in 1.9 s
+      advice: ""
+      evidence: {chain: [20261121T093000Z-full-1a2b]}
+metrics:
+  description: What was measured.
+  returned: always
+  type: dict
+  sample:
+    backup_bytes: {value: 79272345, unit: bytes}
+    writers_blocked_seconds: {value: 0.0063, unit: seconds}
+changes:
+  description: Backups made and expired, and leftovers removed. In check mode, those that would be.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {kind: backup, name: 20261121T093000Z-full-1a2b, before: absent, after: "full, 75.6 MiB"}
+artifacts:
+  description: The description of the new backup, with the bytes of all of it.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {path: /var/backups/wellkept/main/20261121T093000Z-full-1a2b/backup.json, sha256: 9f86d0…, bytes: 79272345}
+"""
+
+import os
+import time
+import typing as t
+from datetime import datetime, timezone
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import PROGRAMS, CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.creation import IncrementalRefusedError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
+    State,
+    choose,
+    going,
+    holder,
+    known,
+    measure,
+    order_for,
+    predicted_bytes,
+    read_policy,
+    refuse_to_copy_itself,
+    settle,
+)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import Decision, Known
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server import measure_server
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
+    LOGIN_OPTIONS,
+    MissingToolError,
+    find_bin_dir,
+)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
+
+OPTIONS: dict[str, dict[str, t.Any]] = {
+    **LOGIN_OPTIONS,
+    "cluster": {"type": "str", "default": "main"},
+    "repository": {"type": "path", "required": True},
+    "engine": {"type": "str", "choices": ["core"], "default": "core"},
+    "bin_dir": {"type": "str", "default": ""},
+    "interval": {"type": "str", "default": "20h"},
+    "full_every": {"type": "str", "default": "7d"},
+    "keep_full": {"type": "int", "default": 3},
+    "keep_within": {"type": "str", "default": "30d"},
+    "files": {"type": "list", "elements": "path", "default": []},
+    "dump": {"type": "bool", "default": True},
+    "max_block": {"type": "str", "default": "1s"},
+    "min_free_bytes": {"type": "str", "default": "1GiB"},
+    "timeout": {"type": "str", "default": "12h"},
+}
+
+
+def work(module: AnsibleModule, part: Part) -> None:
+    os.umask(0o077)
+    policy = read_policy(module.params)
+    repository = Repository(module.params["repository"], module.params["cluster"])
+    refuse_to_copy_itself(repository, policy.directories)
+    try:
+        server = measure_server(module.params, part)
+        engine = CoreEngine(repository, find_bin_dir(module.params["bin_dir"], server.version, PROGRAMS))
+    except MissingToolError as missing:
+        part.checks.clear()
+        part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
+        return
+    if module.check_mode:
+        foretell(measure(engine, server, policy, part), part)
+        return
+    repository.prepare()
+    with stopped_in_order("backup"), repository.locked(holder(module.params)):
+        remove_leftovers(repository, part)
+        state = measure(engine, server, policy, part)
+        decision, state = settle(state, part)
+        if decision.due:
+            state = act(module, state, decision, part)
+        else:
+            report_newest(state, part)
+        expire(state, part)
+
+
+def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> State:
+    """Make the backup that is due; where an incremental one is refused, a full one."""
+    engine, policy = state.engine, state.policy
+    began = time.monotonic()
+    order = order_for(decision, policy)
+    if not has_room(state, predicted_bytes(state, order), part):
+        return state
+    part.require(
+        "type of the backup", True, expected="incremental where possible", observed=f"{decision.type}: {decision.why}"
+    )
+    earlier = engine.list()
+    try:
+        backup, creation = engine.create(module.params, order, holder(module.params))
+    except IncrementalRefusedError as refused:
+        part.check(
+            "incremental backup",
+            "warned",
+            expected=f"one that builds on {order.parent}",
+            observed=refused.observed,
+            advice="A full one was made instead. Look at summarize_wal and wal_summary_keep_time.",
+        )
+        full = order._replace(type="full", parent="")
+        backup, creation = engine.create(module.params, full, holder(module.params))
+    findings.report_created(part, backup, creation, policy.max_block, time.monotonic() - began)
+    findings.report_size(part, backup, earlier)
+    return state._replace(known=[*state.known, known(engine.repository, backup)])
+
+
+def has_room(state: State, needed: int, part: Part) -> bool:
+    repository = state.engine.repository
+    return findings.report_space(
+        part, repository.directory, needed, free=repository.free_bytes(), min_free=state.policy.min_free
+    )
+
+
+def report_newest(state: State, part: Part) -> None:
+    """Nothing is due: say what shows that."""
+    engine = state.engine
+    newest = max(state.known, key=lambda backup: backup.finished)
+    verifications = engine.verify_chain(newest.label, quick=True)
+    age = (datetime.now(timezone.utc) - newest.finished).total_seconds()
+    findings.report_newest(part, engine.repository.backup(newest.label), verifications, age)
+    part.metric("repository_free_bytes", engine.repository.free_bytes(), "bytes")
+
+
+def expire(state: State, part: Part) -> None:
+    for label, reason in going(state).items():
+        size = state.engine.expire(label)
+        part.change("backup", label, human_bytes(size), f"expired: {reason}")
+
+
+def remove_leftovers(repository: Repository, part: Part) -> None:
+    """Remove what killed runs left."""
+    names = repository.leftovers()
+    for name in names:
+        size = repository.remove_leftover(name)
+        part.change("leftover", name, human_bytes(size), "removed")
+    part.require(
+        "leftovers of killed runs",
+        not repository.leftovers(),
+        expected="none",
+        observed=f"{len(names)} removed" if names else "none",
+        advice=f"Remove them from {repository.directory} by hand.",
+    )
+
+
+def foretell(state: State, part: Part) -> None:
+    """Check mode: record what would be done."""
+    for name in state.leftovers:
+        part.change("leftover", name, "present", "would be removed")
+    decision = choose(state)
+    if decision.due:
+        needed = predicted_bytes(state, order_for(decision, state.policy))
+        has_room(state, needed, part)
+        words = f"{decision.type}, about {human_bytes(needed)} ({decision.why})"
+        part.change("backup", f"new backup of {state.engine.repository.cluster}", "absent", words)
+        chain = (*next((b.chain for b in state.known if b.label == decision.parent), ()), "new")
+        expected = Known("new", decision.type, chain, datetime.now(timezone.utc))
+        state = state._replace(known=[*state.known, expected])
+    else:
+        report_newest(state, part)
+    for label, reason in going(state, look=False).items():
+        part.change("backup", label, "present", f"would expire: {reason}")
+
+
+def main() -> None:
+    carry_out("backup", OPTIONS, work)
+
+
+if __name__ == "__main__":
+    main()
