@@ -18,6 +18,8 @@ from .quantities import human_bytes, human_seconds, parse_duration, parse_size
 # Without an age of its own, a rule leaves alone an empty directory that somebody may just have made.
 _AGE_OF_EMPTY_DIRECTORY = 3600.0
 _NANO = 10**9
+# The clock that stamps files ticks more coarsely than the one that we read.
+_TICK = 0.05
 
 # Age, and the inode to tell files of the same age apart; hard links to one file share it, so they stay or go together.
 Key = t.Tuple[int, int]
@@ -66,18 +68,29 @@ class Limits(t.NamedTuple):
     up_to: Key | None
     protected_from: Key | None
     directories_before_ns: int
+    unless_changed_since_ns: int | None = None
+
+    def verifying(self, since: float) -> Limits:
+        """The same for the pass after acting: what came or changed *since* (seconds since 1970) is not held against it.
+
+        A file that is moved or copied in may be old by its modification time, never by its change time.
+        """
+        return self._replace(unless_changed_since_ns=int((since - _TICK) * _NANO))
+
+    def _came_meanwhile(self, status: os.stat_result) -> bool:
+        return self.unless_changed_since_ns is not None and status.st_ctime_ns > self.unless_changed_since_ns
 
     def lets_go(self, status: os.stat_result) -> bool:
         """Whether a wanted file with this *status* goes: when any criterion demands it and none protects it."""
         key = key_of(status)
-        if self.protected_from is not None and key >= self.protected_from:
+        if (self.protected_from is not None and key >= self.protected_from) or self._came_meanwhile(status):
             return False
         if self.before_ns is not None and key[0] < self.before_ns:
             return True
         return self.up_to is not None and key <= self.up_to
 
     def lets_directory_go(self, status: os.stat_result) -> bool:
-        return status.st_mtime_ns < self.directories_before_ns
+        return status.st_mtime_ns < self.directories_before_ns and not self._came_meanwhile(status)
 
 
 class Ranking:

@@ -123,6 +123,8 @@ def _reason_of_marks(descriptor: int, marks: t.Iterable[tuple[str, tuple[str, ..
 
 def reason_against_content(directory: Directory) -> str:
     """Why *directory*, met on the way down, must be left alone for what is in it; empty when it need not."""
+    if _BACKUP.fullmatch(directory.name):
+        return "looks like a backup of this collection"
     return _reason_of_marks(directory.descriptor, (*_MARKS, _WORK_TREE))
 
 

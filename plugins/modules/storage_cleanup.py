@@ -182,12 +182,13 @@ def clean(module, part, rule, in_use):
         if descriptor is None:
             return
         free_before = free_bytes(descriptor)
-        limits = decide(rule, time.time(), measure(rule, descriptor))
+        began = time.time()
+        limits = decide(rule, began, measure(rule, descriptor))
         done = sweep(rule, limits, descriptor, in_use, remove=not module.check_mode)
         something_went = done.due.count > 0
         left = done
         if something_went and not module.check_mode:
-            left = sweep(rule, limits, descriptor, in_use, remove=False)
+            left = sweep(rule, limits.verifying(began), descriptor, in_use, remove=False)
         record(part, rule, done, left, module.check_mode)
         if something_went or done.in_use:
             record_in_use(part, rule, done, in_use())

@@ -106,12 +106,13 @@ def test_a_data_directory_met_on_the_way_is_left_alone_with_a_warning(place: Pat
     make_file(place / "pg/PG_VERSION", age_days=900)
     make_file(place / "pg/base/1/1234", age_days=900)
     make_file(place / "work/.git/HEAD", age_days=900)
+    make_file(place / "store/main/.partial-20261121T020000Z-full-0a1b/base", age_days=900)
     shown = clean(place, tmp_path / "state")
     check = checks_by_name(shown)["rule r: no subdirectory has to be left alone"]
     assert check["status"] == "warned"
     assert "pg: looks like a PostgreSQL data directory" in check["observed"]
     assert "work: looks like the root of a git work tree" in check["observed"]
-    assert {"pg/base/1/1234", "work/.git/HEAD"} < names_in(place)
+    assert {"pg/base/1/1234", "work/.git/HEAD", "store/main/.partial-20261121T020000Z-full-0a1b/base"} < names_in(place)
     assert "old" not in names_in(place)
 
 

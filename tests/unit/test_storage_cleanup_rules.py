@@ -38,10 +38,11 @@ def rule(**options: Any) -> Any:
     return read_rules([{**DEFAULTS, **options}])[0]
 
 
-def file_status(age: float, blocks: int, inode: int, links: int = 1) -> os.stat_result:
+def file_status(age: float, blocks: int, inode: int, links: int = 1, changed: float = 0) -> os.stat_result:
     mtime_ns = int((NOW - age) * 1e9)
+    times = {"st_mtime": NOW - age, "st_ctime_ns": int((NOW - changed) * 1e9)}
     plain = (0o100644, inode, 1, links, 0, 0, blocks * 512, 0, int(NOW - age), 0)
-    return os.stat_result(plain, {"st_mtime_ns": mtime_ns, "st_mtime": NOW - age, "st_blocks": blocks})
+    return os.stat_result(plain, {"st_mtime_ns": mtime_ns, "st_blocks": blocks, **times})
 
 
 def going(some_rule: Any, files: list[os.stat_result]) -> set[int]:
@@ -55,6 +56,17 @@ def going(some_rule: Any, files: list[os.stat_result]) -> set[int]:
 def test_a_file_goes_when_it_is_older_than_the_limit_and_not_before() -> None:
     files = [file_status(86399, 8, 1), file_status(86401, 8, 2)]
     assert going(rule(older_than="1d"), files) == {2}
+
+
+def test_what_comes_in_while_we_work_is_left_to_the_next_run_however_old_it_looks() -> None:
+    limits = decide(rule(older_than="1d"), NOW, None)
+    old = file_status(90000, 8, 1, changed=90000)
+    moved_in = file_status(90000, 8, 1, changed=-1)
+    assert limits.lets_go(old)
+    assert limits.lets_go(moved_in)
+    assert limits.verifying(NOW).lets_go(old)
+    assert not limits.verifying(NOW).lets_go(moved_in)
+    assert not limits.verifying(NOW).lets_directory_go(moved_in)
 
 
 def test_a_file_with_a_time_in_the_future_stays() -> None:
