@@ -74,7 +74,7 @@ def printed(path: str) -> str:
 
 
 def with_printed_names(said: str, paths: t.Iterable[str]) -> str:
-    """*said* with those of *paths* that break lines shown as :func:`printed`, so that no name can pass for a message."""
+    """*said* with those of *paths* that break lines shown as :func:`printed`: no name can pass for a message."""
     for path in paths:
         if "\n" in path or "\r" in path:
             shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
