@@ -39,11 +39,9 @@ _MARKS = (
     ("a MariaDB or MySQL data directory", ("ibdata1",)),
     ("a pgBackRest repository", ("backup.info",)),
     ("a pgBackRest repository", ("archive.info",)),
-    ("a restic repository", ("config", "keys", "snapshots")),
-    ("a Borg repository", ("README", "config", "data")),
+    ("a restic repository", ("config", "data", "index", "keys", "locks", "snapshots")),
     ("a Barman server directory", ("identity.json", "wals")),
     ("a git repository", ("HEAD", "objects", "refs")),
-    ("a backup of this collection", ("backup.json",)),
 )
 _WORK_TREE = ("the root of a git work tree", (".git",))
 # Names that the activity backup gives: complete, being written, being removed.
@@ -96,7 +94,7 @@ def _reason_of_homes(plain: str, names: list[str], homes: t.Iterable[str]) -> st
             return "it is a home directory"
         if home.startswith(f"{plain}/"):
             return f"it holds the home directory {home}"
-    private = next((name for name in names if name in _PRIVATE_NAMES), "")
+    private = next((name for name in names if name in _PRIVATE_NAMES or _BACKUP.fullmatch(name)), "")
     return f"it is within {private}" if private else ""
 
 
@@ -118,7 +116,24 @@ def _holds(descriptor: int, names: t.Iterable[str]) -> bool:
 
 
 def _reason_of_marks(descriptor: int, marks: t.Iterable[tuple[str, tuple[str, ...]]]) -> str:
-    return next((f"looks like {what}" for what, names in marks if _holds(descriptor, names)), "")
+    for what, names in marks:
+        if _holds(descriptor, names):
+            return f"looks like {what}"
+    return "looks like a Borg repository" if _is_borg(descriptor) else ""
+
+
+def _is_borg(descriptor: int) -> bool:
+    """Its names (README, config, data) are those of many an application: what its README says tells them apart."""
+    if not _holds(descriptor, ("README", "config", "data")):
+        return False
+    try:
+        readme = os.open("README", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
+        try:
+            return b"Borg Backup repository" in os.read(readme, 200)
+        finally:
+            os.close(readme)
+    except OSError:
+        return False
 
 
 def reason_against_content(directory: Directory) -> str:

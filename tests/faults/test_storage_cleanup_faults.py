@@ -76,7 +76,7 @@ def test_a_link_anywhere_in_the_path_is_named_and_refused(linked: str, tmp_path:
     [
         (["PG_VERSION"], "a PostgreSQL data directory"),
         (["backup_manifest"], "a base backup"),
-        (["config", "keys/k", "snapshots/s"], "a restic repository"),
+        (["config", "data/d", "index/i", "keys/k", "locks/l", "snapshots/s"], "a restic repository"),
         (["backup.info"], "a pgBackRest repository"),
         (["20261121T020000Z-full-0a1b/backup.json"], "a backup repository"),
         (["live/20261121T020000Z-incr-0a1b/backup.json"], "a backup repository"),
@@ -91,6 +91,18 @@ def test_somebodys_data_is_refused(marks: list[str], words: str, place: Path, tm
     assert shown["failed"]
     assert words in checks_by_name(shown)[ALLOWED]["observed"]
     assert all((place / mark).exists() for mark in marks)
+
+
+def test_a_borg_repository_is_told_from_an_application_by_its_readme(place: Path, tmp_path: Path) -> None:
+    for name in ("README", "config", "data/0/1"):
+        make_file(place / name, age_days=900)
+    make_file(place / "tmp/old", age_days=8)
+    assert not clean(place / "tmp", tmp_path / "state")["failed"]
+    (place / "README").write_text("This is a Borg Backup repository.\nSee https://borgbackup.readthedocs.io/\n")
+    for path in (place, place / "data"):
+        shown = clean(path, tmp_path / "state")
+        assert "a Borg repository" in checks_by_name(shown)[ALLOWED]["observed"]
+    assert (place / "data/0/1").exists()
 
 
 def test_a_directory_inside_a_data_directory_is_refused(place: Path, tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ STATE = "/var/lib/wellkept"
         ("/srv/people", "holds the home directory /srv/people/bob"),
         ("/home/ada/.ssh", "within .ssh"),
         ("/srv/app/.git/objects", "within .git"),
+        ("/srv/backups/main/20261121T020000Z-full-0a1b/data", "within 20261121T020000Z-full-0a1b"),
         ("/var/lib/wellkept", "state directory"),
         ("/var/lib/wellkept/locks", "state directory"),
         ("/srv/a\0b", "null"),
