@@ -110,6 +110,7 @@ def test_it_tells_everything_the_operator_asks_for(believable: str) -> None:
     ):
         assert said in text, said
     assert re.search(r"[0-9a-f]{64}", text), "the artifacts' hashes"
+    assert "/var/backups/wellkept/learn1/20261121T020031Z" in "".join(Page(believable).texts), "a path can be copied"
 
 
 def test_a_status_is_never_told_by_colour_alone(believable: str) -> None:

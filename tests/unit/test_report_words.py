@@ -32,10 +32,9 @@ def test_a_failed_run_never_sounds_good() -> None:
 def test_the_headline_names_what_failed_and_where() -> None:
     failed = [result(f"web{n}", "health_check", [check("it", "failed")]) for n in range(9)]
     said = headline([*failed, result("a", "backup")], verdict="failed")
-    assert (
-        said
-        == "9 of 10 activities failed: health check on web0, health check on web1, health check on web2 and 6 more."
-    )
+    assert said == "9 of 10 activities failed: health check on 9 hosts."
+    one = [result("web1", "health_check", [check("it", "failed")]), result("web2", "backup", [check("it", "failed")])]
+    assert headline(one, verdict="failed") == "2 of 2 activities failed: health check on web1 and backup on web2."
 
 
 def test_the_same_finding_on_many_hosts_is_one_thing_to_do() -> None:

@@ -47,8 +47,8 @@ def _clean(value: Any) -> Any:
 
 
 def _breakable(text: str) -> Markup:
-    """A path or name that may be broken after a slash, a dot or an underscore, so that it fits a phone."""
-    escaped = Markup.escape(visible(text))
+    """A path or name that may be broken after a slash or an underscore, so that it fits a phone."""
+    escaped = str(Markup.escape(visible(text)))
     return Markup(escaped.replace("/", "/<wbr>").replace("_", "_<wbr>"))  # noqa: S704 escaped before
 
 

@@ -72,15 +72,17 @@ def headline(run: dict[str, Any], results: list[dict[str, Any]], missing: int = 
             f"This was a rehearsal of {counted(len(results), 'activity', 'activities')}: "
             f"{would or 'none'} would change something{trouble}."
         )
-    failures = [
-        f"{words(result['activity'])} on {visible(one_line(result['host']), 60)}"
-        for result in results
-        if result["outcome"] == "failed"
-    ]
-    if failures:
-        return (
-            f"{len(failures)} of {counted(len(results), 'activity', 'activities')} failed: {enumeration(failures, 3)}."
-        )
+    failed: dict[str, list[str]] = {}
+    for result in results:
+        if result["outcome"] == "failed":
+            failed.setdefault(result["activity"], []).append(visible(one_line(result["host"]), 60))
+    if failed:
+        number = sum(len(hosts) for hosts in failed.values())
+        where = [
+            f"{words(activity)} on {hosts[0] if len(hosts) == 1 else counted(len(hosts), 'host')}"
+            for activity, hosts in failed.items()
+        ]
+        return f"{number} of {counted(len(results), 'activity', 'activities')} failed: {enumeration(where, 3)}."
     if missing:
         return (
             f"{counted(missing, 'activity', 'activities')} that {'was' if missing == 1 else 'were'} due left no result."
@@ -126,14 +128,16 @@ def todo(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def grid(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Hosts × activities: ``{"activities": […], "rows": [{"host", "worst", "cells": [result or None, …]}]}``."""
+    """Hosts × activities: ``{"activities", "rows": [{"host", "cells": [result or None, …], "passed": 3}], "size"}``."""
     activities = list(dict.fromkeys(result["activity"] for result in results))
     at = {(result["host"], result["activity"]): result for result in results}
+    passed = Counter(result["host"] for result in results if result["outcome"] == "passed")
     rows = [
-        {"host": host, "cells": [at.get((host, activity)) for activity in activities]}
+        {"host": host, "cells": [at.get((host, activity)) for activity in activities], "passed": passed[host]}
         for host in dict.fromkeys(result["host"] for result in results)
     ]
-    return {"activities": activities, "rows": rows}
+    size = "" if len(activities) <= 8 else "many" if len(activities) <= 18 else "crowd"
+    return {"activities": activities, "rows": rows, "size": size}
 
 
 def by_host(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
