@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -269,16 +269,27 @@ def test_a_pattern_that_takes_for_ever_is_left_behind_with_the_other_logs_read(t
     log.write_text("a" * 60 + "!\nERROR\n")
     deadly = {"name": "deadly", "path": str(log), "pattern": "^(a+)+$"}
     began = time.monotonic()
-    shown = check(tmp_path, timeout="3s", logs=[*rule(log, warn_count=0), deadly])
+    options = {
+        "state_dir": str(tmp_path / "state"),
+        **QUIET,
+        "timeout": "3s",
+        "logs": [*rule(log, warn_count=0), deadly],
+    }
+    shown = run_module("health_check", options, env={"WELLKEPT_TEST": str(tmp_path)})
     assert time.monotonic() - began < 7
     assert named(shown, "error lines in app")["status"] == "warned"
     assert named(shown, "error lines in deadly")["status"] == "unknown"
-    assert not _running("health_check", str(tmp_path)), "nothing is left behind"
+    assert not running_with(tmp_path), "nothing is left behind"
 
 
-def _running(*words: str) -> list[str]:
-    listing = subprocess.run(["ps", "-eo", "stat,args"], check=True, capture_output=True, text=True).stdout
-    return [line for line in listing.splitlines() if all(word in line for word in words) and line[0] != "Z"]
+def running_with(directory: Path) -> list[str]:
+    """The processes that were started with *directory* in their environment and have not ended."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"WELLKEPT_TEST={directory}".encode() in (process / "environ").read_bytes():
+                found.append((process / "stat").read_text())
+    return [line for line in found if ") Z " not in line]
 
 
 def test_wrong_patterns_paths_and_rights_are_unknown_checks_and_the_others_are_read(tmp_path: Path) -> None:
