@@ -72,15 +72,15 @@ def headline(run: dict[str, Any], results: list[dict[str, Any]], missing: int = 
             f"This was a rehearsal of {counted(len(results), 'activity', 'activities')}: "
             f"{would or 'none'} would change something{trouble}."
         )
-    failed: dict[str, list[str]] = {}
+    failures: dict[str, list[str]] = {}
     for result in results:
         if result["outcome"] == "failed":
-            failed.setdefault(result["activity"], []).append(visible(one_line(result["host"]), 60))
-    if failed:
-        number = sum(len(hosts) for hosts in failed.values())
+            failures.setdefault(result["activity"], []).append(visible(one_line(result["host"]), 60))
+    if failures:
+        number = sum(len(hosts) for hosts in failures.values())
         where = [
             f"{words(activity)} on {hosts[0] if len(hosts) == 1 else counted(len(hosts), 'host')}"
-            for activity, hosts in failed.items()
+            for activity, hosts in failures.items()
         ]
         return f"{number} of {counted(len(results), 'activity', 'activities')} failed: {enumeration(where, 3)}."
     if missing:
