@@ -32,18 +32,24 @@ SELECT c.oid::bigint AS oid, c.relfilenode::bigint AS file FROM pg_catalog.pg_cl
    AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 """
 
-_HOLDERS = """
-SELECT l.pid, a.usename AS role, a.application_name AS application, c.relname AS table, l.mode,
-       extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds
+# Locks of others on tables that keep ours from being granted.
+_FROM_LOCKS = """
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
  WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid() AND c.relkind = 'r' AND l.locktype = 'relation'
    AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-   AND c.relnamespace <> 'pg_catalog'::regnamespace
+   AND n.nspname <> 'pg_catalog'
    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock')
- ORDER BY a.xact_start NULLS FIRST LIMIT 3
 """
+_HELD = "SELECT DISTINCT n.nspname AS schema, c.relname AS name" + _FROM_LOCKS
+_HOLDERS = (
+    "SELECT l.pid, a.usename AS role, a.application_name AS application, c.relname AS table, l.mode, "
+    "extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds"
+    + _FROM_LOCKS
+    + "ORDER BY a.xact_start NULLS FIRST LIMIT 3"
+)
 
 _CURRENT_SNAPSHOT = "SELECT pg_catalog.txid_current_snapshot()::text"
 
@@ -61,6 +67,7 @@ class Session:
         self.not_compared: list[dict[str, str]] = []
         self.snapshot = ""
         self._listed: set[int] = set()
+        self._busy: set[tuple[str, str]] = set()
         self._seen: dict[int, int] = {}
         self.locker = connect(params, database, application_name=application_name)
         try:
@@ -77,7 +84,11 @@ class Session:
 
     @property
     def _plain(self) -> str:
-        return ", ".join(f"ONLY {table.sql}" for table in self.tables if table.kind == "r")
+        # Busy tables first: we then wait for their writers while we keep nobody else waiting, and a transaction that
+        # holds one of them cannot come to wait for a table that we have already.
+        plain = [table for table in self.tables if table.kind == "r"]
+        plain.sort(key=lambda table: (table.schema, table.name) not in self._busy)
+        return ", ".join(f"ONLY {table.sql}" for table in plain)
 
     @property
     def _views(self) -> list[str]:
@@ -87,6 +98,7 @@ class Session:
         """List the tables, and keep them from being dropped or truncated for as long as the snapshot will be read."""
         self._listed = {row["oid"] for row in query(self.locker, _RELATIONS)}
         self.tables, self.not_compared = fingerprint.tables(self.locker)
+        self._busy |= {(row["schema"], row["name"]) for row in query(self.locker, _HELD)}
         query(self.reader, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         _limit(self.reader, time.monotonic() + bound)
         if self._plain:

@@ -1,0 +1,399 @@
+"""Backups when things go wrong: they end with a reason, leave nothing behind, and the next run succeeds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from support.modules import checks_by_name, module_process, run_module
+from support.postgresql import PostgresServer, free_port, postgres_server
+
+KILLS = 14
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    with postgres_server() as running:
+        running.sql("CREATE TABLE student AS SELECT g AS id, md5(g::text) AS name FROM generate_series(1, 60000) g")
+        running.sql("CREATE TABLE note (id serial, text text)")
+        yield running
+
+
+@pytest.fixture
+def options(server: PostgresServer, tmp_path: Path) -> dict[str, Any]:
+    return {
+        **server.login(),
+        "bin_dir": str(server.bin_dir),
+        "repository": str(tmp_path / "repository"),
+        "state_dir": str(tmp_path / "state"),
+        "min_free_bytes": "1MiB",
+        "interval": "0",
+    }
+
+
+def engine(options: dict[str, Any]) -> CoreEngine:
+    return CoreEngine(Repository(options["repository"], "main"), options["bin_dir"])
+
+
+def partials(options: dict[str, Any]) -> list[Path]:
+    return list(Path(options["repository"], "main").glob(".partial-*"))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def processes_of(options: dict[str, Any]) -> list[str]:
+    """Command lines of processes that work in the repository."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if options["repository"] in line:
+                found.append(line)
+    return found
+
+
+def sessions_and_slots(server: PostgresServer) -> list[Any]:
+    return [
+        *server.sql("SELECT application_name, query FROM pg_stat_activity WHERE application_name LIKE 'wellkept%'"),
+        *server.sql("SELECT slot_name FROM pg_replication_slots"),
+    ]
+
+
+def test_without_room_nothing_is_written_and_needed_and_free_are_told(options: dict[str, Any]) -> None:
+    shown = run_module("backup", {**options, "min_free_bytes": "1000TiB"})
+    assert shown["failed"]
+    check = next(check for name, check in checks_by_name(shown).items() if name.startswith("space in "))
+    assert "1000.0 TiB left free" in check["expected"]
+    assert check["observed"].endswith(" free")
+    assert check["evidence"]["needed_bytes"] > 20_000_000
+    assert engine(options).list() == []
+    assert not partials(options)
+
+
+def test_a_file_that_cannot_grow_ends_the_backup_and_leaves_nothing(options: dict[str, Any]) -> None:
+    run_module("backup", options)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+
+    shown = run_module("backup", options, preexec_fn=limit)
+    assert shown["failed"]
+    assert len(engine(options).list()) == 1
+    assert not partials(options)
+    assert not run_module("backup", options)["failed"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_disk_that_fills_up_meanwhile_ends_the_backup_with_that_reason(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    disk = tmp_path / "small"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", str(disk)], check=False).returncode:
+        pytest.skip("this root may not mount")
+    try:
+        on_disk = {**options, "repository": str(disk / "repository")}
+        assert not run_module("backup", on_disk)["failed"]
+        process = module_process("backup", {**on_disk, "full_every": "0"})
+        assert wait_for(lambda: partials(on_disk))
+        with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+            while filler.write(bytes(1 << 20)):
+                pass
+        shown = json.loads(process.communicate(timeout=60)[0])
+        assert shown["failed"]
+        assert "No space left on device" in shown["msg"], shown["msg"]
+        assert "ree space" in shown["msg"]
+        assert not partials(on_disk)
+        (disk / "filler").unlink()
+        (only,) = engine(on_disk).list()
+        assert engine(on_disk).verify(only.label).sound
+        assert not run_module("backup", {**on_disk, "full_every": "0"})["failed"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_server_that_is_down_is_told_and_earlier_backups_are_untouched(options: dict[str, Any]) -> None:
+    run_module("backup", options)
+    down = {**options, "login_unix_socket": "", "login_host": "127.0.0.1", "login_port": free_port()}
+    shown = run_module("backup", down)
+    assert shown["failed"]
+    assert "Start the server" in shown["msg"]
+    assert len(engine(options).list()) == 1
+
+
+def test_a_wrong_password_is_told_and_not_shown(options: dict[str, Any]) -> None:
+    wrong = {**options, "login_unix_socket": "", "login_host": "127.0.0.1", "login_password": "not-the-one"}
+    shown = run_module("backup", wrong)
+    assert shown["failed"]
+    assert "Correct login_user and login_password" in shown["msg"]
+    assert "not-the-one" not in json.dumps({key: shown[key] for key in ("msg", "checks")})
+
+
+def test_killed_at_any_instant_nothing_lives_on_and_the_next_run_cleans_up_and_succeeds(
+    options: dict[str, Any], server: PostgresServer
+) -> None:
+    began = time.monotonic()
+    assert not run_module("backup", options)["failed"]
+    whole = time.monotonic() - began
+    chance = random.Random(2026)
+    interrupted = 0
+    for number in range(KILLS):
+        full = {"full_every": "0"} if number % 2 else {}
+        process = module_process("backup", {**options, **full})
+        time.sleep(whole * (number + chance.random()) / KILLS)
+        process.kill()
+        process.communicate()
+        left = partials(options)
+        interrupted += bool(left)
+        assert wait_for(lambda: not processes_of(options), 5), processes_of(options)
+        assert wait_for(lambda: not sessions_and_slots(server), 5), sessions_and_slots(server)
+        shown = run_module("backup", {**options, "keep_full": 1, "keep_within": "0"})
+        assert not shown["failed"], shown["msg"]
+        assert not partials(options)
+        removed = [change["name"] for change in shown["changes"] if change["kind"] == "leftover"]
+        assert removed == [path.name for path in left]
+    assert interrupted >= KILLS // 3, "too few kills met a backup in the making"
+    assert all(verification.sound for verification in engine(options).verify_chain(engine(options).list()[-1].label))
+
+
+def test_told_to_stop_it_cleans_up_by_itself(options: dict[str, Any], server: PostgresServer) -> None:
+    process = module_process("backup", options)
+    assert wait_for(lambda: partials(options))
+    process.send_signal(signal.SIGTERM)
+    shown = json.loads(process.communicate(timeout=30)[0])
+    assert shown["failed"]
+    assert "stopped by SIGTERM" in shown["msg"]
+    assert not partials(options)
+    assert wait_for(lambda: not processes_of(options), 5)
+    assert wait_for(lambda: not sessions_and_slots(server), 5)
+
+
+@pytest.mark.parametrize("state", ["same", "other"])
+def test_of_two_at_once_the_second_is_told_who_is_at_work(options: dict[str, Any], tmp_path: Path, state: str) -> None:
+    process = module_process("backup", {**options, "run_id": "the-first-run"})
+    assert wait_for(lambda: partials(options))
+    second = {**options, "state_dir": options["state_dir"] if state == "same" else str(tmp_path / "other")}
+    shown = run_module("backup", second)
+    assert shown["failed"]
+    assert "the-first-run" in shown["msg"]
+    assert f"pid {process.pid}" in shown["msg"]
+    assert "since " in shown["msg"]
+    assert not json.loads(process.communicate(timeout=60)[0]).get("failed")
+    assert len(engine(options).list()) == 1
+
+
+class Writer(threading.Thread):
+    """Writes one row after the other, and remembers how long the longest took."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        super().__init__(daemon=True)
+        self.server = server
+        self.longest = 0.0
+        self.rows = 0
+        self.error: Exception | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        try:
+            with self.server.connect() as connection:
+                while not self.done.is_set():
+                    began = time.monotonic()
+                    connection.execute("INSERT INTO note (text) VALUES ('a row')")
+                    self.longest = max(self.longest, time.monotonic() - began)
+                    self.rows += 1
+        except psycopg.Error as error:
+            self.error = error
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[Writer]:
+        self.start()
+        try:
+            yield self
+        finally:
+            self.done.set()
+            self.join()
+
+
+def test_a_busy_table_costs_no_writer_more_than_the_bound_and_the_point_is_had(
+    options: dict[str, Any], server: PostgresServer
+) -> None:
+    with Writer(server).at_work() as writer:
+        shown = run_module("backup", options)
+    assert not shown["failed"], shown["msg"]
+    assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+    assert writer.error is None
+    assert writer.rows > 100
+    assert writer.longest < 1.5
+
+
+def test_a_writer_that_never_ends_costs_the_comparison_and_nobody_else_more_than_the_bound(
+    options: dict[str, Any], server: PostgresServer
+) -> None:
+    with server.connect(application_name="the long one") as holder:
+        holder.execute("BEGIN")
+        holder.execute("INSERT INTO note (text) VALUES ('not committed')")
+        with Writer(server).at_work() as writer:
+            shown = run_module("backup", {**options, "max_block": "0.3"})
+    assert not shown["failed"], shown["msg"]
+    check = checks_by_name(shown)["content can be compared"]
+    assert check["status"] == "unknown"
+    assert "the long one" in check["observed"]
+    assert "note" in check["observed"]
+    assert writer.error is None
+    assert writer.longest < 0.3 + 0.5
+    (backup,) = engine(options).list()
+    assert backup.metadata["fingerprints"] == {}
+    assert backup.metadata["restore_point"]["lsn"]
+    assert engine(options).verify(backup.label).sound
+
+
+def test_writers_that_lock_in_the_other_order_are_never_the_victim_of_a_deadlock(
+    options: dict[str, Any], server: PostgresServer
+) -> None:
+    done = threading.Event()
+    errors: list[Exception] = []
+
+    def work() -> None:
+        with server.connect() as connection:
+            while not done.is_set():
+                try:
+                    with connection.transaction():
+                        connection.execute("UPDATE student SET name = name WHERE id = 1")
+                        time.sleep(0.2)
+                        connection.execute("INSERT INTO note (text) VALUES ('after')")
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        shown = run_module("backup", options)
+    finally:
+        done.set()
+        worker.join()
+    assert errors == []
+    assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+
+
+def test_tables_that_come_and_go_meanwhile_do_no_harm(options: dict[str, Any], server: PostgresServer) -> None:
+    done = threading.Event()
+    errors: list[Exception] = []
+
+    def work() -> None:
+        number = 0
+        with server.connect() as connection:
+            while not done.is_set():
+                number += 1
+                try:
+                    connection.execute(f"CREATE TABLE fleeting_{number} AS SELECT generate_series(1, 10) AS id")
+                    time.sleep(0.02)
+                    connection.execute(f"DROP TABLE fleeting_{number}")
+                    time.sleep(0.15)
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        shown = run_module("backup", options)
+    finally:
+        done.set()
+        worker.join()
+    assert not shown["failed"], shown["msg"]
+    assert errors == []
+    assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+
+
+def test_a_damaged_parent_is_found_and_a_full_backup_made_instead(options: dict[str, Any]) -> None:
+    run_module("backup", options)
+    (full,) = engine(options).list()
+    victim = max(Path(full.path("base", "base")).rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    shown = run_module("backup", options)
+    assert not shown["failed"], shown["msg"]
+    checks = checks_by_name(shown)
+    assert checks["chain to build on"]["status"] == "warned"
+    assert victim.name in checks["chain to build on"]["observed"]
+    assert f"{full.label} is damaged" in checks["type of the backup"]["observed"]
+    assert engine(options).list()[-1].type == "full"
+
+
+def test_a_backup_that_lost_its_description_is_reported_kept_and_not_built_on(options: dict[str, Any]) -> None:
+    run_module("backup", options)
+    (full,) = engine(options).list()
+    description = Path(full.path("backup.json"))
+    description.write_bytes(description.read_bytes()[:-10])
+    shown = run_module("backup", {**options, "interval": "20h", "keep_full": 1, "keep_within": "0"})
+    assert checks_by_name(shown)["descriptions of backups"]["status"] == "warned"
+    assert full.label in checks_by_name(shown)["descriptions of backups"]["observed"]
+    (new,) = engine(options).list()
+    assert new.type == "full"
+    assert description.exists()
+
+
+def test_a_standby_and_foreign_tablespaces_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    with postgres_server() as server:
+        place = server.directory / "elsewhere"
+        place.mkdir()
+        os.chown(place, server.data.stat().st_uid, server.data.stat().st_gid)
+        server.sql(f"CREATE TABLESPACE elsewhere LOCATION '{place}'")
+        own = {**options, **server.login()}
+        shown = run_module("backup", own)
+        assert shown["failed"]
+        assert f"elsewhere in {place}" in shown["msg"]
+        server.sql("DROP TABLESPACE elsewhere")
+        server.stop("fast")
+        signal_file = server.data / "standby.signal"
+        signal_file.touch()
+        os.chown(signal_file, server.data.stat().st_uid, server.data.stat().st_gid)
+        server.start()
+        shown = run_module("backup", own)
+        assert shown["failed"]
+        assert "a standby" in shown["msg"]
+
+
+def test_wal_archiving_that_fails_is_told_before_the_backup_would_wait_for_it(options: dict[str, Any]) -> None:
+    with postgres_server({"archive_mode": "on", "archive_command": "false"}) as server:
+        server.sql("SELECT pg_switch_wal()")
+        assert wait_for(lambda: server.sql("SELECT failed_count FROM pg_stat_archiver")[0][0] > 0)
+        shown = run_module("backup", {**options, **server.login()})
+    assert shown["failed"]
+    assert "archive_command" in shown["msg"]
+    assert not partials(options)
+
+
+def test_a_repository_that_others_can_write_to_is_refused(options: dict[str, Any]) -> None:
+    Path(options["repository"]).mkdir()
+    Path(options["repository"]).chmod(0o777)
+    shown = run_module("backup", options)
+    assert shown["failed"]
+    assert "no other can write to" in shown["msg"]
+
+
+def test_a_repository_inside_of_what_is_to_be_copied_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    shown = run_module("backup", {**options, "files": [str(tmp_path)]})
+    assert shown["failed"]
+    assert "do not hold the repository itself" in shown["msg"]
