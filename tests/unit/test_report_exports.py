@@ -168,6 +168,8 @@ def test_markdown_tells_the_same() -> None:
     assert text.startswith("# Daily maintenance, 21 Nov 2026, 02:00 UTC\n\n**1 of 7 activities failed")
     for said in ("## What to do now", "## Overdue", "## Trends", "| learn1 | ! warned |", "did not reach its end", "▁"):
         assert said in text, said
+    assert "✓ 3 passed · ! 2 warned · ✗ 1 failed" in text
+    assert "(restore test). Do not rely on this backup" in text
     assert text.index("What to do now") < text.index("What was carried out")
 
 
