@@ -39,13 +39,13 @@ def open_files(proc: str = "/proc") -> t.Iterator[OpenFile]:
     Processes and descriptors that go away meanwhile are left out. Our own process is left out too.
     """
     for entry in os.listdir(proc):
-        if entry.isdigit() and int(entry) != os.getpid():
+        if _concerns_us(entry):
             yield from _files_of(os.path.join(proc, entry), int(entry))
 
 
 def unseen_processes(proc: str = "/proc") -> int:
     """How many processes there are into whose open files we may not look."""
-    return sum(1 for entry in os.listdir(proc) if entry.isdigit() and _hidden(f"{proc}/{entry}/fd"))
+    return sum(1 for entry in os.listdir(proc) if _concerns_us(entry) and _hidden(f"{proc}/{entry}/fd"))
 
 
 def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
@@ -58,6 +58,14 @@ def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
     except OSError:
         return None
     return None
+
+
+def _concerns_us(entry: str) -> bool:
+    """Whether *entry* of /proc is a process that may have files of an application open.
+
+    Not we ourselves, and not init: it opens none, and a container may shield it even from root.
+    """
+    return entry.isdigit() and int(entry) not in (1, os.getpid())
 
 
 def _files_of(process: str, pid: int) -> t.Iterator[OpenFile]:
@@ -128,7 +136,7 @@ def files_in_use(proc: str = "/proc") -> InUse:
     identities: set[Identity] = set()
     unseen = 0
     for name in os.listdir(proc):
-        if name.isdigit() and int(name) != os.getpid():
+        if _concerns_us(name):
             try:
                 identities.update(_of_process(f"{proc}/{name}"))
             except PermissionError:

@@ -318,7 +318,14 @@ def act(part, cache, held, before, why):
     add_to_metric(part, "freed_bytes", removed.bytes, "bytes")
     application.verify(part)
     name = f"cache {cache.name}: freed space agrees with what was removed"
-    grown = account(part, name, held.parent, free_before=free_before, freed_by_sum=removed.bytes)
+    grown = account(
+        part,
+        name,
+        held.parent,
+        removed_below=f"{held.parent_path}/",
+        free_before=free_before,
+        freed_by_sum=removed.bytes,
+    )
     add_to_metric(part, "freed_bytes_by_statvfs", grown, "bytes")
 
 

@@ -197,6 +197,7 @@ def clean(module, part, rule, in_use):
                 part,
                 f"rule {rule.name}: freed space agrees with what was removed",
                 descriptor,
+                removed_below=f"{rule.path}/",
                 free_before=free_before,
                 freed_by_sum=done.due_bytes,
                 hard_links=done.hard_links,
