@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import html, pictures, write
 from support import reports
+from support.modules import COLLECTIONS
 
 VOID = {"meta", "br", "wbr", "img", "link", "input", "hr"}
 
@@ -279,3 +284,26 @@ def test_a_fleet_is_rendered_in_seconds(tmp_path: Path) -> None:
     assert len(source) < 8_000_000
     opened = re.findall(r"<details class=\"result\"[^>]* open>", source)
     assert len(opened) == 5, "what passed is folded, what failed is open"
+
+
+def test_it_needs_no_display_and_no_home_and_loads_nothing_before_it_is_asked(tmp_path: Path) -> None:
+    program = (
+        "import sys, json\n"
+        "from pathlib import Path\n"
+        "from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import write\n"
+        "assert not {'matplotlib', 'jinja2'} & set(sys.modules), 'loaded too early'\n"
+        "write(json.load(sys.stdin), Path(sys.argv[1]))\n"
+    )
+    home = tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "out")],
+        input=json.dumps(reports.believable()),
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(COLLECTIONS), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+    assert not home.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"], "what Matplotlib keeps is gone"
