@@ -159,8 +159,8 @@ def last_rotations(policy: Policy, files: t.Sequence[LogFile], dates: t.Mapping[
     false: list[str] = []
     for file in files:
         date = dates.get(file.path)
-        # A date on the full hour is the note of a new log, not a rotation.
-        if date is None or date % 3600 == 0:
+        # A date on the full hour (local time) is the note of a new log, not a rotation.
+        if date is None or time.localtime(date)[4:6] == (0, 0):
             continue
         if not any(archive.ctime >= date - _CLOCK_TOLERANCE for archive in file.archives):
             false.append(f"{file.path} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(date))}")
