@@ -43,12 +43,14 @@ _FROM_LOCKS = """
    AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                   'AccessExclusiveLock')
 """
-_HELD = "SELECT DISTINCT n.nspname AS schema, c.relname AS name" + _FROM_LOCKS
-_HOLDERS = (
-    "SELECT l.pid, a.usename AS role, a.application_name AS application, c.relname AS table, l.mode, "
-    "extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds"
-    + _FROM_LOCKS
-    + "ORDER BY a.xact_start NULLS FIRST LIMIT 3"
+_HELD = "".join(("SELECT DISTINCT n.nspname AS schema, c.relname AS name", _FROM_LOCKS))
+_HOLDERS = "".join(
+    (
+        "SELECT l.pid, a.usename AS role, a.application_name AS application, c.relname AS table, l.mode, "
+        "extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds",
+        _FROM_LOCKS,
+        "ORDER BY a.xact_start NULLS FIRST LIMIT 3",
+    )
 )
 
 _CURRENT_SNAPSHOT = "SELECT pg_catalog.txid_current_snapshot()::text"

@@ -1,0 +1,148 @@
+"""What is due and what may go: examples, and laws that hold for any history."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import (
+    Known,
+    decide,
+    expirable,
+    is_whole,
+    newest_whole,
+    shrunk,
+)
+
+NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+DAILY = {"interval": 20 * HOUR, "full_every": 7 * DAY}
+
+
+def full(label: str, age: timedelta, **more: bool) -> Known:
+    return Known(label, "full", (label,), NOW - age, **more)
+
+
+def incremental(label: str, parent: Known, age: timedelta, **more: bool) -> Known:
+    return Known(label, "incremental", (*parent.chain, label), NOW - age, **more)
+
+
+def test_without_a_backup_a_full_one_is_due() -> None:
+    assert decide([], NOW, **DAILY)[:3] == (True, "full", "")
+
+
+@pytest.mark.parametrize(("age", "due"), [(0 * HOUR, False), (19 * HOUR, False), (20 * HOUR, True), (9 * DAY, True)])
+def test_a_backup_is_due_when_the_newest_reaches_the_interval(age: timedelta, due: bool) -> None:
+    assert decide([full("f", age)], NOW, **DAILY).due is due
+
+
+def test_an_incremental_one_builds_on_the_newest_until_the_full_one_is_too_old() -> None:
+    first = full("f", 3 * DAY)
+    second = incremental("i", first, 1 * DAY)
+    assert decide([first, second], NOW, **DAILY)[:3] == (True, "incremental", "i")
+    old = full("f", 7 * DAY)
+    assert decide([old, incremental("i", old, 1 * DAY)], NOW, **DAILY).type == "full"
+
+
+def test_a_damaged_newest_backup_is_no_reason_to_rest_or_to_build_on_an_older_one() -> None:
+    first = full("f", 3 * DAY)
+    damaged = incremental("i", first, 1 * HOUR, sound=False)
+    decision = decide([first, damaged], NOW, **DAILY)
+    assert (decision.due, decision.type) == (True, "full")
+    assert "i or what it builds on is damaged" in decision.why
+
+
+def test_a_chain_without_its_full_one_is_worth_nothing() -> None:
+    lost = full("f", 3 * DAY)
+    decision = decide([incremental("i", lost, 1 * HOUR)], NOW, **DAILY)
+    assert (decision.due, decision.why) == (True, "none of the 1 backups is sound")
+
+
+def test_a_server_that_knows_no_incremental_backups_gets_full_ones_and_the_reason() -> None:
+    decision = decide([full("f", 1 * DAY)], NOW, **DAILY, incremental_refused="summarize_wal is off")
+    assert decision == (True, "full", "", "summarize_wal is off")
+
+
+def test_a_backup_from_the_future_is_no_reason_to_rest() -> None:
+    decision = decide([full("f", -30 * DAY)], NOW, **DAILY)
+    assert (decision.due, decision.type) == (True, "full")
+    assert "clock" in decision.why
+
+
+def test_kept_are_the_newest_full_ones_with_their_chains_and_what_is_young() -> None:
+    fulls = [full(f"f{age}", age * DAY) for age in (60, 50, 40, 20, 5)]
+    chain = incremental("i39", fulls[2], 39 * DAY)
+    going = expirable([*fulls, chain], NOW, keep_full=2, keep_within=30 * DAY)
+    assert list(going) == ["i39", "f60", "f50", "f40"]
+    going = expirable([*fulls, chain], NOW, keep_full=3, keep_within=30 * DAY)
+    assert list(going) == ["f60", "f50"]
+
+
+def test_the_newest_proven_chain_outlives_every_limit() -> None:
+    old = full("old", 90 * DAY)
+    proven = incremental("proven", old, 89 * DAY, proven=True)
+    later = incremental("later", proven, 88 * DAY)
+    going = expirable([old, proven, later, full("f", 1 * DAY)], NOW, keep_full=1, keep_within=DAY)
+    assert list(going) == ["later"]
+
+
+def test_where_nothing_can_be_restored_nothing_is_removed() -> None:
+    damaged = [full(f"f{age}", age * DAY, sound=False) for age in (90, 60)]
+    assert expirable(damaged, NOW, keep_full=1, keep_within=DAY) == {}
+
+
+def history(chance: random.Random) -> list[Known]:
+    """A random history: chains, damage, proofs, backups in use, clocks that were changed, full ones that were lost."""
+    backups: list[Known] = []
+    for number in range(chance.randrange(1, 14)):
+        age = timedelta(hours=chance.uniform(-50, 2400))
+        more = {"sound": chance.random() > 0.25, "proven": chance.random() > 0.7, "in_use": chance.random() > 0.9}
+        if backups and chance.random() < 0.6:
+            backups.append(incremental(f"b{number}", chance.choice(backups), age, **more))
+        else:
+            backups.append(full(f"b{number}", age, **more))
+    return [backup for backup in backups if chance.random() > 0.08]
+
+
+def test_over_any_history_what_is_needed_stays() -> None:
+    chance = random.Random(7)
+    removed = 0
+    for _ in range(4000):
+        backups = history(chance)
+        keep_full, within = chance.randrange(0, 4), timedelta(days=chance.randrange(0, 60))
+        going = expirable(backups, NOW, keep_full=keep_full, keep_within=within)
+        by_label = {backup.label: backup for backup in backups}
+        left = {label: backup for label, backup in by_label.items() if label not in going}
+        removed += len(going)
+        best = newest_whole(backups)
+        assert newest_whole(left.values()) == best
+        if best is None:
+            assert not going
+            continue
+        for backup in left.values():
+            assert not set(backup.chain) & set(going), "a kept backup lost what it builds on"
+        proven = [b for b in backups if b.proven and is_whole(b, by_label)]
+        if proven:
+            assert max(proven, key=lambda backup: backup.finished).label in left
+        assert not [label for label in going if by_label[label].in_use]
+        assert not [label for label in going if NOW - by_label[label].finished < within]
+        sound = sorted((b.finished, b.label) for b in backups if b.type == "full" and b.sound)
+        assert all(label in left for _finished, label in sound[-max(1, keep_full) :])
+    assert removed > 2000
+
+
+def test_killed_between_two_removals_no_chain_is_ever_cut_below() -> None:
+    chance = random.Random(8)
+    for _ in range(1000):
+        backups = history(chance)
+        left = {backup.label: backup for backup in backups}
+        for label in expirable(backups, NOW, keep_full=1, keep_within=timedelta(0)):
+            del left[label]
+            assert not [other for other in left.values() if label in other.chain]
+
+
+def test_a_backup_half_the_size_of_the_last_is_suspicious() -> None:
+    assert not shrunk(10, [])
+    assert not shrunk(60, [10, 100])
+    assert shrunk(40, [10, 100])
