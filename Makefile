@@ -44,7 +44,7 @@ lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
 	@ruff format --check --quiet .
 	@mypy plugins/module_utils plugins/plugin_utils
 	@yamllint --strict .
-	@ansible-lint --offline --profile production
+	@ansible-lint --nocolor --offline --profile production playbooks roles inventories meta galaxy.yml requirements.yml
 
 .PHONY: lock
 lock: setup-test ## Pin the requirements anew, with hashes
