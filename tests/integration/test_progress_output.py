@@ -23,8 +23,6 @@ OTHER_WORK = """
       ansible.builtin.command: echo hello
     - name: Say something
       ansible.builtin.debug: {msg: "hello from {{ inventory_hostname }}"}
-    - name: Warn
-      ansible.builtin.command: {cmd: "echo ignored", stdin: "x", creates: "/proc/*/nothing"}
     - name: Write a file
       ansible.builtin.copy: {dest: "{{ playbook_dir }}/written.txt", content: "one line\\n", mode: "0600"}
     - name: Try
