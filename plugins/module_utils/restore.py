@@ -215,11 +215,8 @@ def _require_ours(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
     name = "scratch cluster is not the live one"
     expected = "a server of our own on files of our own"
     if reason:
-        part.require(
-            name, False, expected=expected, observed=reason, advice="Nothing was written; look at scratch_dir."
-        )
         raise MaintenanceError(
-            "work on the scratch cluster alone", expected=expected, observed=reason, advice="Look at scratch_dir."
+            name, expected=expected, observed=reason, advice="Nothing was written to it; look at scratch_dir."
         )
     ours = f"our server works on {os.path.basename(cluster.directory)}"
     if plan.live.problem:

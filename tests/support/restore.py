@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +16,18 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     write_metadata,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.live_cluster import Live
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_directory import prepare_base
 
 from support.modules import run_module
 from support.postgresql import UNPRIVILEGED, PostgresServer, embedded_bin_dir
 
 CLUSTER = "main"
+PAGE = 8192
+
+Tamper = Callable[[Path], None]
 
 
 class RestoreSite:
@@ -98,3 +106,40 @@ class RestoreSite:
         finally:
             process.terminate()
             process.communicate()
+
+    def prove(self, backup: Backup, tamper: Tamper | None = None, **plan: Any) -> Part:
+        """Carry the restore test out in this process; *tamper* changes the restored files before they are started."""
+        part = Part()
+        prepare_base(str(self.scratch_dir), [])
+        engine = TamperingEngine(self.repository, tamper) if tamper else self.engine
+        user = UNPRIVILEGED
+        live = plan.pop("live", Live(data_directory=str(self.server.data)))
+        arguments = {"amcheck": False, "restore_dump": False, **plan}
+        prove(Plan(engine, backup, str(self.scratch_dir), str(embedded_bin_dir()), user, live, **arguments), part)
+        return part
+
+
+class TamperingEngine(CoreEngine):
+    """The engine, but what it restores is changed before it is started."""
+
+    def __init__(self, repository: Repository, tamper: Tamper) -> None:
+        super().__init__(repository, str(embedded_bin_dir()))
+        self.tamper = tamper
+
+    def restore(self, label: str, directory: str, **options: Any) -> None:
+        super().restore(label, directory, **options)
+        self.tamper(Path(directory))
+
+
+def change_page(server: PostgresServer, path: Path, number: int, change: Callable[[bytearray], None]) -> None:
+    """Change page *number* of the relation file *path* and give it the right checksum: no checksum tells it."""
+    content = bytearray(path.read_bytes())
+    page = content[number * PAGE : (number + 1) * PAGE]
+    change(page)
+    with server.connect() as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS pageinspect")
+        row = connection.execute("SELECT page_checksum(%s, %s)", [bytes(page), number]).fetchone()
+    assert row is not None
+    page[8:10] = struct.pack("<h", row[0])
+    content[number * PAGE : (number + 1) * PAGE] = page
+    path.write_bytes(content)
