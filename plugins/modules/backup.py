@@ -174,7 +174,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planni
     refuse_to_copy_itself,
     settle,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import Decision, Known
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server import measure_server
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
@@ -225,19 +225,22 @@ def work(module: AnsibleModule, part: Part) -> None:
         state = measure(engine, server, policy, part)
         decision, state = settle(state, part)
         if decision.due:
-            state = act(module, state, decision, part)
+            backup = act(module, state, decision, part)
+            if backup is None:
+                return  # without a new backup, no old one goes
+            state = state._replace(known=[*state.known, known(repository, backup)])
         else:
             report_newest(state, part)
         expire(state, part)
 
 
-def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> State:
-    """Make the backup that is due; where an incremental one is refused, a full one."""
+def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> Backup | None:
+    """Make the backup that is due; where an incremental one is refused, a full one. None when there is no room."""
     engine, policy = state.engine, state.policy
     began = time.monotonic()
     order = order_for(decision, policy)
     if not has_room(state, predicted_bytes(state, order), part):
-        return state
+        return None
     part.require(
         "type of the backup", True, expected="incremental where possible", observed=f"{decision.type}: {decision.why}"
     )
@@ -256,7 +259,7 @@ def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> 
         backup, creation = engine.create(module.params, full, holder(module.params))
     findings.report_created(part, backup, creation, policy.max_block, time.monotonic() - began)
     findings.report_size(part, backup, earlier)
-    return state._replace(known=[*state.known, known(engine.repository, backup)])
+    return backup
 
 
 def has_room(state: State, needed: int, part: Part) -> bool:

@@ -1,0 +1,56 @@
+"""The module ``backup`` on an older server, where the host has one: full backups only, and it says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from support.modules import checks_by_name, run_module
+from support.postgresql import PostgresServer
+
+OLD = [
+    path for path in (Path(f"/usr/lib/postgresql/{major}/bin") for major in (14, 15, 16)) if (path / "initdb").exists()
+]
+
+pytestmark = pytest.mark.skipif(not OLD, reason="no PostgreSQL 14, 15 or 16 server is installed on this host")
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    directory = Path(tempfile.mkdtemp(prefix="wellkept-pg-"))
+    running = PostgresServer(directory, OLD[-1])
+    del running.settings["summarize_wal"]
+    try:
+        running.create()
+        running.start()
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_an_older_server_gets_sound_full_backups_and_the_reason(server: PostgresServer, tmp_path: Path) -> None:
+    server.sql("CREATE TABLE student AS SELECT g AS id, md5(g::text) AS name FROM generate_series(1, 5000) g")
+    options: dict[str, Any] = {
+        **server.login(),
+        "repository": str(tmp_path / "repository"),
+        "state_dir": str(tmp_path / "state"),
+        "min_free_bytes": "1MiB",
+        "interval": "0",
+        "bin_dir": os.fspath(server.bin_dir),
+    }
+    for _ in range(2):
+        shown = run_module("backup", options)
+        assert not shown["failed"], shown["msg"]
+        assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+    assert "knows no incremental backup" in checks_by_name(shown)["type of the backup"]["observed"]
+    engine = CoreEngine(Repository(options["repository"], "main"), os.fspath(server.bin_dir))
+    assert [backup.type for backup in engine.list()] == ["full", "full"]
+    assert all(engine.verify(backup.label).sound for backup in engine.list())
