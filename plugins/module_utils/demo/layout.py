@@ -181,7 +181,7 @@ def port_is_free(port: int) -> bool:
 
 def free_ports(count: int) -> list[int]:
     """*count* different ports of the loopback that nobody listens on."""
-    probes = [socket.socket() for _ in range(count)]
+    probes = [socket.socket() for _number in range(count)]
     try:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
