@@ -17,7 +17,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.consistent_point import (
+    consistent_point,
+    seconds_for_a_try,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.dump import DumpBlockedError, dump_database
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, free_port, postgres_server
@@ -296,6 +301,14 @@ def test_writers_that_lock_in_the_other_order_are_never_the_victim_of_a_deadlock
     assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
 
 
+def test_a_try_ends_before_the_server_would_look_for_deadlocks(server: PostgresServer) -> None:
+    """Else a writer that we wait for, and that waits for us, could be the one whom the server makes the victim."""
+    with server.connect() as connection:
+        connection.execute("SET deadlock_timeout = '10ms'")  # as our own sessions do: what counts is that of the others
+        assert seconds_for_a_try(connection, 5.0) == pytest.approx(0.8)
+        assert seconds_for_a_try(connection, 0.3) == pytest.approx(0.3)
+
+
 def test_tables_that_come_and_go_meanwhile_do_no_harm(options: dict[str, Any], server: PostgresServer) -> None:
     done = threading.Event()
     errors: list[Exception] = []
@@ -323,6 +336,55 @@ def test_tables_that_come_and_go_meanwhile_do_no_harm(options: dict[str, Any], s
     assert not shown["failed"], shown["msg"]
     assert errors == []
     assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+
+
+def test_a_statement_that_waits_for_the_snapshot_does_not_hang_the_dump(server: PostgresServer, tmp_path: Path) -> None:
+    params = {"login_host": "", "login_db": "postgres", "login_password": "", **server.login()}
+    environment = {"PGHOST": str(server.socket_dir), "PGPORT": str(server.port), "PGUSER": "postgres"}
+
+    def alter() -> None:
+        server.sql("ALTER TABLE note ADD COLUMN IF NOT EXISTS more int")
+
+    waiting = threading.Thread(target=alter, daemon=True)
+    with consistent_point(params, ["postgres"], "test", max_block=1) as point:
+        assert point.reason == ""
+        waiting.start()
+        blocked = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        assert wait_for(lambda: server.sql(blocked))
+        with pytest.raises(DumpBlockedError):
+            dump_database(str(server.bin_dir), str(tmp_path / "dump"), "postgres", point.sessions[0], environment)
+    waiting.join(5)
+    assert not waiting.is_alive()
+
+
+def test_tables_that_are_truncated_all_the_time_do_no_harm(options: dict[str, Any], server: PostgresServer) -> None:
+    server.sql("CREATE TABLE IF NOT EXISTS outbox (id int)")
+    done = threading.Event()
+    errors: list[Exception] = []
+
+    def work() -> None:
+        with server.connect() as connection:
+            while not done.is_set():
+                try:
+                    connection.execute("TRUNCATE outbox")
+                    connection.execute("INSERT INTO outbox SELECT generate_series(1, 100)")
+                    time.sleep(0.05)
+                except psycopg.Error as error:
+                    errors.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        shown = run_module("backup", options)
+    finally:
+        done.set()
+        worker.join()
+        server.sql("DROP TABLE outbox")
+    assert not shown["failed"], shown["msg"]
+    assert errors == []
+    assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
+    (backup,) = engine(options).list()
+    assert backup.metadata["fingerprints"]["postgres"]["public.outbox"]["rows"] in (0, 100)
 
 
 def test_a_damaged_parent_is_found_and_a_full_backup_made_instead(options: dict[str, Any]) -> None:

@@ -202,7 +202,7 @@ def consistent_point(
 def _reach(
     sessions: list[Session], label: str, max_block: float, tries: int, pause: t.Callable[[float], None]
 ) -> Point:
-    bound = _bound(sessions[0].locker, max_block)
+    bound = seconds_for_a_try(sessions[0].locker, max_block)
     blocked = 0.0
     reason = ""
     for number in range(1, tries + 1):
@@ -250,7 +250,7 @@ def _abandon(sessions: list[Session], error: Exception) -> str:
     return f"{error.observed} ({error.where})" + (f": {held}" if held else "")
 
 
-def _bound(connection: t.Any, max_block: float) -> float:
+def seconds_for_a_try(connection: t.Any, max_block: float) -> float:
     """Seconds that one try may take.
 
     Below the server's deadlock_timeout: should a writer come to wait for us and we for it, we give up before the server

@@ -21,7 +21,7 @@ from ..files import read_json, sha256_of, write_json
 from ..postgresql import connect, databases, program_version, query, server_facts, tool_environment
 from ..processes import find_program
 from .consistent_point import Point, Session, consistent_point
-from .dump import dump_database, dump_globals
+from .dump import DumpBlockedError, dump_database, dump_globals
 from .files import Copied, copy_tree
 from .marker import insert_marker
 from .programs import Written, run_program, sync_file_system
@@ -41,6 +41,11 @@ from .wal_keeper import wal_kept
 
 # pg_basebackup's and the server's words when they cannot build on the parent.
 _INCREMENTAL_REFUSED = re.compile(r"incremental|WAL summar|summarize_wal|summarization|manifest (system|contains|time)")
+
+# How many points to try when statements that change tables come in between.
+_POINTS = 5
+# Dumps at a time.
+_DUMPS = 4
 
 # What a server that is started on a restored copy must or should be told.
 _SETTINGS = (
@@ -177,12 +182,14 @@ class Creation:
         """Fingerprints and dumps at the consistent point, while pg_verifybackup reads the base beside them."""
         verifying = start_verifying_base(self.bin_dir, self._path("base"))
         try:
-            names = databases(connection)
-            with consistent_point(self.params, names, self.label, max_block=self.order.max_block) as point:
-                self.point = point
-                self.metadata["restore_point"] = {"name": point.name, "lsn": point.lsn, "time": point.time}
-                with self._timed("content"):
-                    self._record_content(point, names, environment)
+            for attempt in range(1, _POINTS + 1):
+                try:
+                    self._take_content_once(databases(connection), f"{self.label}_{attempt}", environment)
+                    break
+                except DumpBlockedError:
+                    if attempt == _POINTS:
+                        raise
+                    self._forget_content()
             with self._timed("wal"):
                 receiver.finish_segment(connection, self._needed_segments()[-1])
             with self._timed("verify_base"):
@@ -194,29 +201,51 @@ class Creation:
         problems = base_problems(verifying.returncode, said)
         _refuse("verify the base backup that was just made", self._path("base"), problems)
 
+    def _take_content_once(self, names: list[str], point_name: str, environment: dict[str, str]) -> None:
+        with consistent_point(self.params, names, point_name, max_block=self.order.max_block) as point:
+            self.point = point
+            self.metadata["restore_point"] = {"name": point.name, "lsn": point.lsn, "time": point.time}
+            with self._timed("content"):
+                self._record_content(point, names, environment)
+
+    def _forget_content(self) -> None:
+        """Begin again at another point."""
+        for part in ("dump", "files"):
+            shutil.rmtree(self._path(part), ignore_errors=True)
+        self._written.clear()
+        self.copies.clear()
+        self.metadata["databases"] = {}
+
     def _record_content(self, point: Point, names: list[str], environment: dict[str, str]) -> None:
         sessions = {session.database: session for session in point.sessions if not point.reason}
-        with ThreadPoolExecutor(2) as pool:
+        with ThreadPoolExecutor(1 + _DUMPS) as pool:
             others = [pool.submit(self._copy_files)]
             if self.order.dump:
-                others.append(pool.submit(self._dump, names, sessions, environment))
+                os.mkdir(self._path("dump"), 0o700)
+                began = time.monotonic()
+                # All at once: while one dump waited for another, statements that change tables could get in its way.
+                others += [
+                    pool.submit(self._dump, number, name, sessions.get(name), environment)
+                    for number, name in enumerate(names)
+                ]
+                others.append(pool.submit(self._dump_globals, environment))
             self.metadata["fingerprints"] = {
                 name: fingerprint.fingerprint(session.reader, session.tables) for name, session in sessions.items()
             }
             for other in others:
                 other.result()
+            if self.order.dump:
+                self.seconds["dump"] = time.monotonic() - began
         self.metadata["not_compared"] = _not_compared(sessions, names, point.reason)
 
-    def _dump(self, names: list[str], sessions: dict[str, Session], environment: dict[str, str]) -> None:
-        os.mkdir(self._path("dump"), 0o700)
-        with self._timed("dump"):
-            for number, name in enumerate(names):
-                path = f"dump/{number}.dump"
-                session = sessions.get(name)
-                self._written[path] = dump_database(self.bin_dir, self._path(path), name, session, environment)
-                self.metadata["databases"][name] = {"file": path, **self._written[path]._asdict()}
-            path = "dump/globals.sql"
-            self._written[path] = dump_globals(self.bin_dir, self._path(path), self.params["login_db"], environment)
+    def _dump(self, number: int, name: str, session: Session | None, environment: dict[str, str]) -> None:
+        path = f"dump/{number}.dump"
+        self._written[path] = dump_database(self.bin_dir, self._path(path), name, session, environment)
+        self.metadata["databases"][name] = {"file": path, **self._written[path]._asdict()}
+
+    def _dump_globals(self, environment: dict[str, str]) -> None:
+        path = "dump/globals.sql"
+        self._written[path] = dump_globals(self.bin_dir, self._path(path), self.params["login_db"], environment)
 
     def _copy_files(self) -> None:
         if not self.order.directories:

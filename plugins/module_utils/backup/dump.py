@@ -17,7 +17,18 @@ from .programs import Written, run_program, write_output
 # Fast, and about a tenth larger than the default; the hash, not the compression, protects the dump.
 _COMPRESSION = "--compress=1"
 _TABLE_DATA = re.compile(r"^\d+; \d+ \d+ TABLE DATA ", re.MULTILINE)
+_LOCK_REFUSED = re.compile(r"canceling statement due to (statement|lock) timeout")
+# How long pg_dump may wait for its locks, in seconds.
+_LOCK_WAIT = 2
 _COMPLETE = "PostgreSQL database cluster dump complete"
+
+
+class DumpBlockedError(MaintenanceError):
+    """pg_dump could not lock what it is to read.
+
+    A statement that wants to change a table waits for our snapshot's lock, pg_dump waits behind that statement, and we
+    wait for pg_dump: only giving the snapshot up lets all of them go on.
+    """
 
 
 def dump_database(
@@ -26,10 +37,19 @@ def dump_database(
     """Dump *database* to *path*, at the snapshot of *session* where there is one."""
     what = f"dump the database {database}"
     command = [os.path.join(bin_dir, "pg_dump"), "--format=custom", _COMPRESSION, "--no-password"]
+    command.append(f"--lock-wait-timeout={_LOCK_WAIT * 1000}")
     if session and session.snapshot:
         command.append(f"--snapshot={session.snapshot}")
     # By variable: as an argument, a name that looks like a connection string would be taken for one.
-    written = write_output(command, path, {**environment, "PGDATABASE": database}, what)
+    try:
+        written = write_output(command, path, {**environment, "PGDATABASE": database}, what)
+    except MaintenanceError as error:
+        if not _LOCK_REFUSED.search(error.observed):
+            raise
+        advice = (
+            "Make backups when no table is altered, truncated or dropped, or let such statements have a lock_timeout."
+        )
+        raise DumpBlockedError(what, expected="its locks", observed=error.observed, advice=advice) from None
     listed = run_program([os.path.join(bin_dir, "pg_restore"), "--list", path], {}, 600, what).stdout
     found, expected = len(_TABLE_DATA.findall(listed)), _tables_with_data(session)
     if found < expected:
