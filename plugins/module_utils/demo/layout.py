@@ -47,7 +47,7 @@ class Layout:
         self.pid_file = self._path("run", "app.pid")
         self.python = python
         self.bin_dir = bin_dir or embedded_postgresql()
-        self.account = pwd.getpwnam(service_user) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+        self.account = _account(service_user)
 
     def _path(self, *parts: str) -> str:
         return os.path.join(self.directory, *parts)
@@ -95,6 +95,18 @@ class Layout:
             "login_password": self.secret("postgresql"),
             "login_db": dbname,
         }
+
+
+def _account(service_user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(service_user) if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise MaintenanceError(
+            "choose the account of the demo platform's servers",
+            expected="an account with an entry in /etc/passwd, which PostgreSQL needs",
+            observed=f"none for {service_user if os.geteuid() == 0 else f'the user id {os.geteuid()}'}",
+            advice="Run it as a user that has a name, or as root with a service_user that exists.",
+        ) from None
 
 
 def embedded_postgresql() -> str:
