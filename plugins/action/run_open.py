@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, The Wellkept team
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Open a run: validate the plan, check the ledger, decide what is due, and record all of that before a host is touched."""
+"""Open a run: validate the plan, check the ledger, decide what is due, and record that before a host is touched."""
 
 from __future__ import annotations
 

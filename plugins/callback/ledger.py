@@ -26,6 +26,12 @@ from ansible.plugins.callback import CallbackBase
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector import Collector
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, ledger_url
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.presence import announce
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.task_results import (
+    action_of,
+    answer_of,
+    host_of,
+    task_of,
+)
 
 
 class CallbackModule(CallbackBase):
@@ -60,9 +66,9 @@ class CallbackModule(CallbackBase):
         self._on_answer(result, "unreachable")
 
     def _on_answer(self, result: Any, kind: str) -> None:
-        task, answer, host = result.task, result.result, result.host.get_name()
+        host, task, answer = host_of(result), task_of(result).get_name(), answer_of(result)
         opened_before = self._collector.run is not None
-        part = self._collector.on_answer(host, task.resolved_action or task.action, task.name, answer, kind=kind)
+        part = self._collector.on_answer(host, action_of(result), task, answer, kind=kind)
         run = self._collector.run
         if run is None:
             return

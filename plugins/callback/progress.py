@@ -53,6 +53,12 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector imp
 )
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_text import Line, Teller, words_of_failure
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.results import is_part
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.task_results import (
+    action_of,
+    answer_of,
+    host_of,
+    task_of,
+)
 
 COLOURS = {
     "passed": settings.COLOR_OK,
@@ -132,7 +138,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     @_ours
     def v2_runner_on_ok(self, result: Any) -> None:
-        answer = _answer(result)
+        answer = answer_of(result)
         self._tell_warnings(result)
         part = self._collect(result, answer, "ok")
         if not part:
@@ -140,7 +146,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     @_ours
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        answer = _answer(result)
+        answer = answer_of(result)
         known = (
             is_part(answer) or "problems" in answer or "maintenance_summary" in answer or "maintenance_text" in answer
         )
@@ -155,18 +161,18 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
     @_ours
     def v2_runner_on_skipped(self, result: Any) -> None:
         self._tell_warnings(result)
-        self._collect(result, _answer(result), "skipped")
+        self._collect(result, answer_of(result), "skipped")
 
     @_ours
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        answer = _answer(result)
+        answer = answer_of(result)
         part = self._collect(result, answer, "unreachable")
         if part:
             answer.pop("exception", None)  # the activity's line and the summary say it
         self._tell_warnings(result)
         if not part:
             self._say(
-                f"{self._tell.signs['failed']} {_host(result)} cannot be reached: {answer.get('msg', '')}", "failed"
+                f"{self._tell.signs['failed']} {host_of(result)} cannot be reached: {answer.get('msg', '')}", "failed"
             )
 
     @_ours
@@ -180,23 +186,25 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
     @_ours
     def v2_runner_item_on_failed(self, result: Any) -> None:
         told = self._tell_warnings(result)
-        answer = _answer(result)
+        answer = answer_of(result)
         self._tell_failure(result, answer, item=str(self._get_item_label(answer)), told=told)
 
     @_ours
     def v2_runner_retry(self, result: Any) -> None:
-        answer = _answer(result)
+        answer = answer_of(result)
         left = answer.get("retries", 0) - answer.get("attempts", 0)
-        self._say(f"{_host(result)}: {_task(result).get_name()}: trying again, at most {left} more times", "skipped")
+        self._say(
+            f"{host_of(result)}: {task_of(result).get_name()}: trying again, at most {left} more times", "skipped"
+        )
 
     @_ours
     def v2_on_file_diff(self, result: Any) -> None:
-        answer = _answer(result)
-        several = answer.get("results") if _task(result).loop else None
+        answer = answer_of(result)
+        several = answer.get("results") if task_of(result).loop else None
         for one in several or [answer]:
             text = self._get_diff(one["diff"]) if one.get("diff") and one.get("changed") else ""
             if text:
-                self._say(f"{_host(result)}: {_task(result).get_name()}", "changed")
+                self._say(f"{host_of(result)}: {task_of(result).get_name()}", "changed")
                 self._display.display(text)
 
     @_ours
@@ -248,7 +256,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     def _tell_warnings(self, result: Any) -> bool:
         """Ansible's own words for warnings, deprecations and errors; returns whether there was an error among them."""
-        answer = _answer(result)
+        answer = answer_of(result)
         error = bool(answer.get("exception"))
         if hasattr(self, "_handle_warnings_and_exception"):
             self._handle_warnings_and_exception(result)
@@ -258,9 +266,8 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         return error
 
     def _collect(self, result: Any, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
-        task, host = _task(result), _host(result)
-        action = getattr(task, "resolved_action", None) or task.action
-        part = self._collector.on_answer(host, action, task.name, answer, kind=kind)
+        host, action = host_of(result), action_of(result)
+        part = self._collector.on_answer(host, action, task_of(result).get_name(), answer, kind=kind)
         if action == OPEN_ACTION and kind == "ok":
             self._lines(self._tell.opening(self._collector.run or {}, self._collector.due))
             self._open_live()
@@ -313,12 +320,12 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         """What a task that carries out no activity has to say."""
         if "maintenance_text" in answer:
             self._say_as_it_is(answer["maintenance_text"])
-        elif answer.get("_ansible_verbose_always") or _task(result).action in settings._ACTION_DEBUG:
-            self._clean_results(answer, _task(result).action)
+        elif answer.get("_ansible_verbose_always") or task_of(result).action in settings._ACTION_DEBUG:
+            self._clean_results(answer, task_of(result).action)
             said = answer.get("msg")
             self._say_as_it_is(said if isinstance(said, str) else self._dump_results(answer))
         elif answer.get("changed") and not (self._collector.activity and is_part(answer)):
-            self._say(f"{_host(result)}: {_task(result).get_name().rpartition(' : ')[2]}: changed", "changed")
+            self._say(f"{host_of(result)}: {task_of(result).get_name().rpartition(' : ')[2]}: changed", "changed")
 
     def _tell_failure(
         self, result: Any, answer: dict[str, Any], *, item: str = "", ignored: bool = False, told: bool = False
@@ -327,9 +334,9 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             return  # told in the end
         if "maintenance_text" in answer:
             self._say_as_it_is(answer["maintenance_text"])
-        sign, task = self._tell.signs["failed"], _task(result).get_name().rpartition(" : ")[2]
+        sign, task = self._tell.signs["failed"], task_of(result).get_name().rpartition(" : ")[2]
         self._say(
-            f"{sign} {_host(result)}: {task}{f' ({item})' if item else ''} failed{', ignored' if ignored else ''}",
+            f"{sign} {host_of(result)}: {task}{f' ({item})' if item else ''} failed{', ignored' if ignored else ''}",
             "failed",
         )
         if answer.get("problems"):
@@ -399,20 +406,6 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             self._close_live()
         finally:
             self._display.warning(f"The progress view failed; Ansible's own output takes over.\n{why}")
-
-
-def _answer(result: Any) -> dict[str, Any]:
-    """The task's answer; ansible-core 2.18 knows it by another name."""
-    answer: dict[str, Any] = result.result if hasattr(result, "result") else result._result
-    return answer
-
-
-def _task(result: Any) -> Any:
-    return result.task if hasattr(result, "task") else result._task
-
-
-def _host(result: Any) -> str:
-    return str((result.host if hasattr(result, "host") else result._host).get_name())
 
 
 def _width() -> int:

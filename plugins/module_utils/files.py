@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pathlib
 import tempfile
 import typing as t
 
@@ -27,7 +28,7 @@ def sha256_of(path: str) -> str:
 
 
 def write_atomically(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Replace *path* by *content* so that a reader, or a power cut, finds the old or the new file and nothing between."""
+    """Replace *path* by *content* so that a reader, or a power cut, finds the old or the new file, whole."""
     directory = os.path.dirname(path) or "."
     descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
     try:
@@ -56,8 +57,7 @@ def sync_directory(path: str) -> None:
 def read_json(path: str) -> t.Any:
     """The JSON document in *path*, or None when there is no such file; raises ValueError when it is not JSON."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 

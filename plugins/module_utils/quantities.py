@@ -29,7 +29,7 @@ def parse_duration(text: str | int | float) -> float:
         return float(stripped)
     parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw])", stripped)
     if not parts or "".join(number + unit for number, unit in parts) != stripped.replace(" ", ""):
-        raise ValueError(f"{text!r} is not a duration; write a number with s, m, h, d or w, like 90s, 6h, 7d or 1h30m")
+        raise ValueError(f"{text!r} is not a duration; write numbers with s, m, h, d or w, like 90s, 6h or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 

@@ -51,7 +51,7 @@ class Collector:
             self._on_gate(answer, kind)
             return None
         gathered = self._for_host(host)
-        part = _part_from(gathered.activity, host, task, answer, kind)
+        part = _part_from(gathered.activity, task, answer, kind)
         if part:
             gathered.parts.append(part)
         gathered.changed = gathered.changed or bool(answer.get("changed"))
@@ -81,17 +81,17 @@ class Collector:
 
     def _on_gate(self, answer: dict[str, Any], kind: str) -> None:
         if kind == "failed":
-            part = _part_from(self.activity, "the control node", "the gates", answer, kind)
             for host in self.due.get(self.activity, []):
-                self._for_host(host).parts.append(part or {})
-            return
+                self._decide(host, "failed", _words(answer))
         for decision in answer.get("decisions", []):
-            gathered = self._for_host(decision["host"])
-            if not decision["proceed"]:
-                gathered.decided_outcome, gathered.reason = decision["outcome"], decision["reason"]
+            self._decide(decision["host"], decision["outcome"], decision["reason"])
+
+    def _decide(self, host: str, outcome: str, reason: str) -> None:
+        gathered = self._for_host(host)
+        gathered.decided_outcome, gathered.reason = outcome, reason
 
 
-def _part_from(activity: str, host: str, task: str, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
+def _part_from(activity: str, task: str, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The part that *answer* is; a failure that is none becomes a part with one failed check."""
     if is_part(answer):
         kept = {key: answer[key] for key in ("checks", "metrics", "changes", "artifacts")}
@@ -101,7 +101,7 @@ def _part_from(activity: str, host: str, task: str, answer: dict[str, Any], kind
         return kept
     if kind == "unreachable":
         check = failed_check(
-            f"{host} can be reached",
+            "the host can be reached",
             expected="a connection",
             observed=_words(answer),
             advice="Check the host, the network and the SSH key; then run the activity again.",
@@ -118,7 +118,7 @@ def _part_from(activity: str, host: str, task: str, answer: dict[str, Any], kind
 
 def _task_failed(activity: str, task: str, answer: dict[str, Any]) -> dict[str, Any]:
     return failed_check(
-        f"{activity}: {task}",
+        f"{activity}: {task.rpartition(' : ')[2]}",
         expected="the task to succeed",
         observed=_words(answer),
         advice="The message says what the task lacked; -vvv shows more.",
@@ -129,7 +129,7 @@ def _words(answer: dict[str, Any]) -> str:
     """What a failed task said: its message, and the end of a traceback where a module died."""
     said = [str(answer.get("msg") or "no message")]
     for key in ("exception", "module_stderr", "module_stdout"):
-        if answer.get(key):
+        if answer.get(key) and answer[key] != "(traceback unavailable)":
             said.append(" | ".join(str(answer[key]).strip().splitlines()[-2:]))
             break
     return "; ".join(said)[:1000]

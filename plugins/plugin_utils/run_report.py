@@ -105,6 +105,6 @@ def write_report(run: dict[str, Any], plan: Plan, ledger: Ledger, directory: Pat
             where=str(error.filename or directory),
             expected="a directory that can be written",
             observed=error.strerror or str(error),
-            advice="Correct maintenance_report_dir or its permissions; playbooks/report.yml then writes the report again.",
+            advice="Correct maintenance_report_dir or its permissions, then run playbooks/report.yml.",
         ) from None
     return {kind: str(path) for kind, path in written.items()}

@@ -198,3 +198,25 @@ def test_results_that_are_lost_fail_the_run(frame: Frame) -> None:
     assert done.returncode != 0
     assert "sample_second on h1" in done.stdout
     assert "no result in the ledger" in done.stdout
+
+
+def test_a_plan_that_breaks_in_mid_run_fails_what_follows_on_every_host_and_still_closes_the_run(
+    tmp_path: Path,
+) -> None:
+    frame = Frame(tmp_path, {"sample_first": DAILY, "sample_second": DAILY}, {"h1": {}, "h2": {}})
+    frame.variables["maintenance_freezes"] = f"{{{{ [] if not '{frame.journal}' is exists else 'broken' }}}}"
+    frame.write_inventory()
+    done = frame.play("daily")
+    assert done.returncode != 0
+    outcomes = frame.outcomes()
+    assert {outcomes[host, "sample_first"] for host in ("h1", "h2")} == {"passed"}
+    assert {outcomes[host, "sample_second"] for host in ("h1", "h2")} == {"failed"}
+
+
+def test_a_run_in_which_no_host_can_be_reached_is_recorded_and_closed(tmp_path: Path) -> None:
+    gone = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
+    frame = Frame(tmp_path, {"sample_first": DAILY, "sample_second": DAILY}, {"h1": gone, "h2": gone})
+    done = frame.play("daily")
+    assert done.returncode != 0
+    assert len(frame.outcomes()) == 4
+    assert set(frame.outcomes().values()) == {"failed"}

@@ -1,4 +1,4 @@
-"""Runs that are not started from a shell in the checkout: by ansible-runner, with a ledger in PostgreSQL, in batches."""
+"""Runs other than from a shell in the checkout: by ansible-runner, with a ledger in PostgreSQL, in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Space that removed files did not give back: held open by somebody is a warning, written by others meanwhile is not."""
+"""Space that removed files did not give back: held open by somebody is a warning, written by others is not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan is the collection's defaults with what the inventory changes, or a list of everything that is wrong with it."""
+"""A plan is the collection's defaults with what the inventory changes, or a list of all that is wrong with it."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_an_activity_that_is_switched_off_or_has_no_host_by_default_is_said_not_
     ("entry", "words"),
     [
         ({"bakcup": {}}, "maintenance_plan.bakcup: unknown activity; did you mean backup?"),
-        ({"backup": {"cadence": "dayly"}}, "maintenance_plan.backup.cadence: unknown cadence 'dayly'; did you mean daily?"),
+        ({"backup": {"cadence": "dayly"}}, "backup.cadence: unknown cadence 'dayly'; did you mean daily?"),
         ({"backup": {"grace": "soon"}}, "maintenance_plan.backup.grace: 'soon' is not a duration"),
         ({"backup": {"hosts": "nowhere"}}, "no host of the inventory matches 'nowhere'"),
-        ({"backup": {"requires": {"restore_test": "1d"}}}, "requires goes round in a circle: backup → restore_test → backup"),
+        ({"backup": {"requires": {"restore_test": "1d"}}}, "in a circle: backup → restore_test → backup"),
         ({"backup": {"requires": {"health": "1d"}}}, "maintenance_plan.backup.requires.health: unknown activity"),
         ({"backup": {"requires": {"patching": "a day"}}}, "'a day' is not a duration"),
         ({"backup": {"colour": "blue"}}, "'colour' was unexpected"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import time
 
@@ -11,7 +12,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.activity impo
 
 def work(module, part):
     behaviour = module.params["behaviour"]
-    with open(module.params["journal"], "a") as journal:
+    with pathlib.Path(module.params["journal"]).open("a") as journal:
         journal.write(f"{module.params['name']} {os.getpid()}\n")
     if behaviour == "die":
         os.kill(os.getpid(), signal.SIGKILL)
