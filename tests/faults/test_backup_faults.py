@@ -27,7 +27,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, free_port, postgres_server
 
-KILLS = 14
+KILLS = 12
 
 
 @pytest.fixture(scope="module")
