@@ -20,7 +20,7 @@ description:
   - Measures how much would be lost now (RPO) and how long the restore took (RTO), and fails when a target is missed.
   - The scratch cluster has no port, its own private socket, its own configuration, and neither archives nor replicates.
     It is always removed, by the next run if this one is killed. Nothing of the live cluster is written to.
-  - When the newest backup was proven within O(interval) nothing is restored.
+  - When the newest backup was proven within O(interval), looking as closely as the options ask, nothing is restored.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
@@ -255,10 +255,19 @@ def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> St
     return State(newest, repository.proof(newest), live, scratch_directory.leftovers(base))
 
 
-def decide(proof: t.Optional[t.Dict[str, t.Any]], interval: float, now: datetime) -> str:
+def closeness(params: t.Dict[str, t.Any]) -> t.List[str]:
+    """What the options ask to look at, beyond what is always looked at."""
+    names = [name for name in ("amcheck", "heap_all_indexed", "restore_dump") if params[name]]
+    return names + [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
+
+
+def decide(proof: t.Optional[t.Dict[str, t.Any]], wanted: t.Sequence[str], interval: float, now: datetime) -> str:
     """Why the newest backup is to be proven now; empty when its proof is enough."""
     if proof is None:
         return "it was not proven yet"
+    missing = [name for name in wanted if name not in proof["looked_at"]]
+    if missing:
+        return f"its proof did not look at {', '.join(missing)}"
     age = (now - parse_time(proof["proven_at"])).total_seconds()
     if age < -CLOCK_TOLERANCE:
         return "its proof is dated in the future, so a clock was changed"
@@ -346,25 +355,25 @@ def make_plan(module: AnsibleModule, state: State, engine: CoreEngine, base: str
     )
 
 
-def act(plan: Plan, repository: Repository, before: str, part: Part) -> t.Optional[float]:
+def act(plan: Plan, repository: Repository, wanted: t.List[str], before: str, part: Part) -> t.Optional[float]:
     """Carry out the restore test, and keep its proof, or take back an older one that it has disproven."""
     label = plan.backup.label
     with repository.in_use(label, dict(plan.holder)):
         rto = prove(plan, part)
         compared = bool(plan.backup.metadata["fingerprints"])
         if rto is not None and compared and not part.failures():
-            keep_proof(plan, repository, before, rto, part)
+            facts = {"rto_seconds": rto, "looked_at": wanted, "run": plan.holder["run"]}
+            keep_proof(plan, repository, facts, before, part)
         elif before != "none" and any(not check["name"].startswith("room ") for check in part.failures()):
             os.unlink(repository.proof_path(label))
             part.change("proof", label, before, "disproven and removed")
     return rto
 
 
-def keep_proof(plan: Plan, repository: Repository, before: str, rto: float, part: Part) -> None:
+def keep_proof(plan: Plan, repository: Repository, facts: t.Dict[str, t.Any], before: str, part: Part) -> None:
     metrics = {name: metric["value"] for name, metric in part.metrics.items()}
     checks = [check["name"] for check in part.checks if check["status"] == "passed"]
-    facts = {"rto_seconds": rto, "metrics": metrics, "checks": checks, "run": plan.holder["run"]}
-    path = repository.write_proof(plan.backup, facts)
+    path = repository.write_proof(plan.backup, {**facts, "metrics": metrics, "checks": checks})
     written = repository.proof(plan.backup) or {}
     part.change("proof", plan.backup.label, before, f"proven on {written.get('proven_at')}")
     part.artifact(path, sha256_of(path), os.path.getsize(path))
@@ -380,7 +389,8 @@ def work(module: AnsibleModule, part: Part) -> None:
     scratch_directory.prepare_base(base, state.live.directories, create=not module.check_mode)
     clean_up(state, base, module.check_mode, part)
     check_repository(state, repository, part)
-    why = decide(state.proof, parse_duration(params["interval"]), datetime.now(timezone.utc))
+    wanted = closeness(params)
+    why = decide(state.proof, wanted, parse_duration(params["interval"]), datetime.now(timezone.utc))
     rto = state.proof["rto_seconds"] if state.proof else None
     before = f"proven on {state.proof['proven_at']}" if state.proof else "none"
     if not why:
@@ -389,7 +399,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         part.change("proof", state.backup.label, before, f"would be proven by a restore: {why}")
     elif not part.failures():
         plan = make_plan(module, state, CoreEngine(repository, bin_dir), base, bin_dir)
-        rto = act(plan, repository, before, part)
+        rto = act(plan, repository, wanted, before, part)
     check_targets(state, rto, params, datetime.now(timezone.utc), part)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restored_content import normal
@@ -17,8 +18,8 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DAY = 86400.0
 
 
-def proof(age: timedelta) -> dict[str, str]:
-    return {"proven_at": f"{NOW - age:%Y-%m-%dT%H:%M:%S}.000Z"}
+def proof(age: timedelta, *looked_at: str) -> dict[str, Any]:
+    return {"proven_at": f"{NOW - age:%Y-%m-%dT%H:%M:%S}.000Z", "looked_at": [*looked_at, "amcheck"]}
 
 
 @pytest.mark.parametrize(
@@ -31,9 +32,16 @@ def proof(age: timedelta) -> dict[str, str]:
         (proof(timedelta(minutes=-6)), "in the future"),
     ],
 )
-def test_a_proof_is_enough_while_it_is_young_and_not_from_the_future(found: dict[str, str] | None, why: str) -> None:
-    reason = decide(found, 6 * DAY, NOW)
+def test_a_proof_is_enough_while_it_is_young_and_not_from_the_future(found: dict[str, Any] | None, why: str) -> None:
+    reason = decide(found, ["amcheck"], 6 * DAY, NOW)
     assert (why in reason) if why else reason == ""
+
+
+def test_a_proof_that_looked_less_closely_is_not_enough() -> None:
+    recent = timedelta(hours=1)
+    wanted = ["amcheck", "restore_dump"]
+    assert decide(proof(recent), wanted, DAY, NOW) == "its proof did not look at restore_dump"
+    assert decide(proof(recent, "restore_dump", "heap_all_indexed"), wanted, DAY, NOW) == ""
 
 
 def test_nothing_in_the_scratch_cluster_reaches_out() -> None:
