@@ -5,6 +5,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Ansible refuses to work in a locale that is not UTF-8.
+export LC_ALL := C.UTF-8
 # Named outright, for Ansible ignores the file in a directory that everybody may write to.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
