@@ -95,7 +95,8 @@ def as_user(user: str, reach: str) -> list[str]:
     prefix = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
     if not _can_walk_to(reach, account.pw_uid, account.pw_gid):
         capability = _capability_to_walk()
-        prefix += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
+        # Without the securebit access(2), which PostgreSQL's programs ask, would not count the capability.
+        prefix += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}", "--securebits=+no_setuid_fixup"]
     return [*prefix, "--"]
 
 
