@@ -191,12 +191,15 @@ def consistent_point(
             point = _reach(sessions, label, max_block, tries, pause)
         except MaintenanceError as error:
             point = Point("", "", "", [], f"{error.what}: {error.observed}", 1, 0.0)
-        if point.reason:
-            with contextlib.closing(connect(params, application_name=f"wellkept_{label}")) as connection:
-                name = f"{label}_not_compared"
-                lsn, moment = _restore_point(connection, name)
-            point = point._replace(name=name, lsn=lsn, time=moment)
-        yield point
+        yield plain_point(params, label, point) if point.reason else point
+
+
+def plain_point(params: t.Mapping[str, t.Any], label: str, missed: Point) -> Point:
+    """A restore point at which nothing can be compared, in place of the one that was *missed* for its reason."""
+    name = f"{label}_not_compared"
+    with contextlib.closing(connect(params, application_name=f"wellkept_{label}")) as connection:
+        lsn, moment = _restore_point(connection, name)
+    return missed._replace(name=name, lsn=lsn, time=moment, sessions=[])
 
 
 def _reach(

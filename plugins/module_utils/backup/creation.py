@@ -20,7 +20,7 @@ from ..errors import MaintenanceError
 from ..files import read_json, sha256_of, write_json
 from ..postgresql import connect, databases, program_version, query, server_facts, tool_environment
 from ..processes import find_program
-from .consistent_point import Point, Session, consistent_point
+from .consistent_point import Point, Session, consistent_point, plain_point
 from .dump import DumpBlockedError, dump_database, dump_globals
 from .files import Copied, copy_tree
 from .marker import insert_marker
@@ -43,7 +43,7 @@ from .wal_keeper import wal_kept
 _INCREMENTAL_REFUSED = re.compile(r"incremental|WAL summar|summarize_wal|summarization|manifest (system|contains|time)")
 
 # How many points to try when statements that change tables come in between.
-_POINTS = 5
+_POINTS = 4
 # Dumps at a time.
 _DUMPS = 4
 
@@ -182,14 +182,7 @@ class Creation:
         """Fingerprints and dumps at the consistent point, while pg_verifybackup reads the base beside them."""
         verifying = start_verifying_base(self.bin_dir, self._path("base"))
         try:
-            for attempt in range(1, _POINTS + 1):
-                try:
-                    self._take_content_once(databases(connection), f"{self.label}_{attempt}", environment)
-                    break
-                except DumpBlockedError:
-                    if attempt == _POINTS:
-                        raise
-                    self._forget_content()
+            self._take_content_at_some_point(databases(connection), environment)
             with self._timed("wal"):
                 receiver.finish_segment(connection, self._needed_segments()[-1])
             with self._timed("verify_base"):
@@ -201,12 +194,26 @@ class Creation:
         problems = base_problems(verifying.returncode, said)
         _refuse("verify the base backup that was just made", self._path("base"), problems)
 
-    def _take_content_once(self, names: list[str], point_name: str, environment: dict[str, str]) -> None:
-        with consistent_point(self.params, names, point_name, max_block=self.order.max_block) as point:
-            self.point = point
-            self.metadata["restore_point"] = {"name": point.name, "lsn": point.lsn, "time": point.time}
-            with self._timed("content"):
-                self._record_content(point, names, environment)
+    def _take_content_at_some_point(self, names: list[str], environment: dict[str, str]) -> None:
+        """Try again at another point when a statement got in the dump's way; in the end do without the comparison."""
+        for attempt in range(1, _POINTS + 1):
+            prefix = f"{self.label}_{attempt}"
+            try:
+                with consistent_point(self.params, names, prefix, max_block=self.order.max_block) as point:
+                    self._take_content_at(point, names, environment)
+                return
+            except DumpBlockedError as error:
+                self._forget_content()
+                missed = point._replace(
+                    reason=f"tables are altered, truncated or dropped all the time: {error.observed}"
+                )
+        self._take_content_at(plain_point(self.params, self.label, missed), names, environment)
+
+    def _take_content_at(self, point: Point, names: list[str], environment: dict[str, str]) -> None:
+        self.point = point
+        self.metadata["restore_point"] = {"name": point.name, "lsn": point.lsn, "time": point.time}
+        with self._timed("content"):
+            self._record_content(point, names, environment)
 
     def _forget_content(self) -> None:
         """Begin again at another point."""

@@ -18,8 +18,9 @@ from .programs import Written, run_program, write_output
 _COMPRESSION = "--compress=1"
 _TABLE_DATA = re.compile(r"^\d+; \d+ \d+ TABLE DATA ", re.MULTILINE)
 _LOCK_REFUSED = re.compile(r"canceling statement due to (statement|lock) timeout")
-# How long pg_dump may wait for its locks, in seconds.
-_LOCK_WAIT = 2
+# How long pg_dump may wait for its locks (ms): with our snapshot, only those who wait for us can be in its way.
+_LOCK_WAIT_WITH_SNAPSHOT = 1000
+_LOCK_WAIT = 60_000
 _COMPLETE = "PostgreSQL database cluster dump complete"
 
 
@@ -37,9 +38,10 @@ def dump_database(
     """Dump *database* to *path*, at the snapshot of *session* where there is one."""
     what = f"dump the database {database}"
     command = [os.path.join(bin_dir, "pg_dump"), "--format=custom", _COMPRESSION, "--no-password"]
-    command.append(f"--lock-wait-timeout={_LOCK_WAIT * 1000}")
     if session and session.snapshot:
-        command.append(f"--snapshot={session.snapshot}")
+        command += [f"--snapshot={session.snapshot}", f"--lock-wait-timeout={_LOCK_WAIT_WITH_SNAPSHOT}"]
+    else:
+        command.append(f"--lock-wait-timeout={_LOCK_WAIT}")
     # By variable: as an argument, a name that looks like a connection string would be taken for one.
     try:
         written = write_output(command, path, {**environment, "PGDATABASE": database}, what)
