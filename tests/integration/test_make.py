@@ -124,5 +124,6 @@ def test_the_demo_runs_twice_from_a_fresh_clone_in_a_path_with_spaces(tmp_path: 
         removed = run("make", "demo-clean", cwd=checkout, HOME=str(home))
     assert removed.returncode == 0, removed.stdout + removed.stderr
     assert not (checkout / ".demo").exists()
-    assert list(home.iterdir()) == []
+    # pip asks rustc for its version, and a rustc of rustup's makes itself a directory.
+    assert {path.name for path in home.iterdir()} <= {".rustup"}
     assert run("git", "-c", "safe.directory=*", "status", "--short", cwd=checkout).stdout == ""
