@@ -21,6 +21,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan import P
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.schedule import PERIODS
 
 _TAGS_OF_ANSIBLE = {"all", "tagged", "untagged", "always", "never"}
+_TAGS_OF_MOLECULE = {"molecule-notest", "notest"}  # skipped in all that Molecule runs
 
 
 class ActionModule(ControlAction):
@@ -83,7 +84,8 @@ class ActionModule(ControlAction):
 def _selected_by_tags(activities: dict[str, list[str]], run_tags: list[str], skip_tags: list[str]) -> list[str]:
     """The activities that --tags and --skip-tags leave; raises PlanProblems for tags that select nothing there is."""
     known = known_activities()
-    unknown = [tag for tag in [*run_tags, *skip_tags] if tag not in known and tag not in _TAGS_OF_ANSIBLE]
+    others = _TAGS_OF_ANSIBLE | _TAGS_OF_MOLECULE
+    unknown = [tag for tag in [*run_tags, *skip_tags] if tag not in known and tag not in others]
     if unknown:
         raise PlanProblems([_unknown_tag(tag, list(known)) for tag in unknown])
     every = {"all", "tagged"} & set(run_tags)
