@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,10 +161,11 @@ def test_an_interval_without_a_unit_or_a_wrong_one_is_refused(site: RestoreSite,
 
 def test_a_path_too_long_for_a_socket_is_no_hindrance(site: RestoreSite, some_backup: Backup, tmp_path: Path) -> None:
     long_path = tmp_path / ("long" * 20)
+    before = set(Path("/tmp").glob("wellkept-socket-*"))
     shown = site.test(scratch_dir=str(long_path), restore_dump=False, amcheck=False)
     assert not shown["failed"], shown["msg"]
     assert not list(long_path.iterdir())
-    assert not [name for name in os.listdir("/tmp") if name.startswith("wellkept-socket-")]
+    assert set(Path("/tmp").glob("wellkept-socket-*")) <= before
 
 
 def test_what_the_live_cluster_set_for_itself_does_not_reach_the_scratch_cluster(site: RestoreSite) -> None:
