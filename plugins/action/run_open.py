@@ -21,7 +21,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan import P
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.schedule import PERIODS
 
 _TAGS_OF_ANSIBLE = {"all", "tagged", "untagged", "always", "never"}
-_TAGS_OF_MOLECULE = {"molecule-notest", "notest"}  # skipped in all that Molecule runs
+_TAGS_OF_MOLECULE = {"molecule-notest", "notest", "molecule-idempotence-notest"}  # skipped in all that Molecule runs
 
 
 class ActionModule(ControlAction):
