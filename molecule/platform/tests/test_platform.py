@@ -1,0 +1,132 @@
+"""The platform as its users see it, and what a day's maintenance has done to it and recorded."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+
+import pytest
+from conftest import FLEET, connect
+
+DUE = {
+    **{(host, activity): True for host in ("app1", "backup1", "db1", "db2") for activity in ("health_check", "log_rotation")},
+    **{("app1", activity): True for activity in ("storage_cleanup", "cache_clearing")},
+    **{("db1", activity): True for activity in ("backup", "restore_test")},
+}
+
+
+def address(host):
+    return json.loads((FLEET / "inventory" / "addresses.yml").read_text())["all"]["hosts"][host]["ansible_host"]
+
+
+def psql(host, statement, database="learning"):
+    return host.check_output(
+        "psql --no-psqlrc --tuples-only --no-align --host /run/postgresql --username maintenance %s --command %s",
+        database,
+        statement,
+    )
+
+
+@pytest.fixture(scope="module")
+def db1():
+    return connect("db1")
+
+
+@pytest.fixture(scope="module")
+def db2():
+    return connect("db2")
+
+
+def test_all_hosts_are_well(host):
+    assert host.run("systemctl is-system-running").stdout.strip() == "running"
+
+
+def test_hosts_find_each_other_by_name(host):
+    for name in ("db1", "db2", "app1", "backup1"):
+        assert host.addr(name).ipv4_addresses == [address(name)]
+
+
+@pytest.mark.parametrize("path, text", [("/courses", "Course No. 240"), ("/courses/17", "Mean grade"), ("/health", '"ok"')])
+def test_users_get_their_pages(path, text):
+    with urllib.request.urlopen(f"http://{address('app1')}{path}", timeout=10) as answer:  # noqa: S310
+        assert answer.headers["Server"].startswith("nginx")
+        assert text in answer.read().decode()
+
+
+def test_redis_answers():
+    assert connect("app1").check_output("redis-cli ping") == "PONG"
+
+
+def test_the_standby_follows_the_primary(db1, db2):
+    assert psql(db1, "SELECT pg_is_in_recovery()") == "f"
+    assert psql(db2, "SELECT pg_is_in_recovery()") == "t"
+    psql(db1, "CREATE TABLE IF NOT EXISTS seen_from_outside (at timestamptz)")
+    psql(db1, "INSERT INTO seen_from_outside VALUES (now())")
+    expected = psql(db1, "SELECT count(*) FROM seen_from_outside")
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if psql(db2, "SELECT count(*) FROM seen_from_outside") == expected:
+            return
+        time.sleep(0.2)
+    raise AssertionError("what was written to db1 has not reached db2 within 10 s")
+
+
+def test_postgresqls_own_tool_finds_the_backup_sound(db1):
+    version = psql(db1, "SHOW server_version_num")[:2]
+    [manifest] = db1.check_output("find /srv/backups -name backup_manifest").split()
+    verified = db1.run(
+        "/usr/lib/postgresql/%s/bin/pg_verifybackup --no-parse-wal %s", version, manifest.removesuffix("/backup_manifest")
+    )
+    assert verified.rc == 0, verified.stderr
+    assert db1.check_output("find /srv/backups -name '.partial-*'") == ""
+
+
+def test_nobody_else_can_read_backups(db1):
+    assert db1.check_output("find /srv/backups -mindepth 1 -perm /077 -print -quit") == ""
+
+
+def test_the_restore_left_nothing_behind(db1):
+    servers = db1.check_output("pgrep --exact --parent 1 postgres || pgrep --full bin/postgres").split()
+    assert len(servers) == 1
+    assert psql(db1, "SELECT count(*) FROM pg_replication_slots") == "1"
+    assert psql(db1, "SELECT count(*) FROM students") == "4000"
+    assert db1.check_output("find / -xdev -name PG_VERSION -path '*/wellkept/*' -not -path '/proc/*' | head -1") == ""
+
+
+def test_every_run_did_all_that_was_due(runs):
+    assert [run.check_mode for run in runs] == [True, False, False]
+    for run in runs[1:]:
+        assert set(run.results) == set(DUE)
+        assert run.not_passed() == {}
+        assert run.verdict == "passed"
+
+
+def test_the_second_run_changes_nothing(runs):
+    assert [run.changed for run in runs[2:]] == [[]]
+    assert {("db1", "backup"), ("db1", "restore_test"), ("app1", "log_rotation")} <= set(runs[1].changed)
+
+
+def test_the_health_check_sees_the_standby_and_its_lag(runs):
+    primary, standby = (_checks(runs[-1], host, "health_check") for host in ("db1", "db2"))
+    assert primary["standbys of PostgreSQL learning"]["observed"] == "1 connected"
+    assert [name for name in primary if name.startswith("replication lag of PostgreSQL learning to db2")]
+    assert [name for name in standby if name.startswith("replication lag of PostgreSQL learning, replay")]
+
+
+def test_the_restored_content_was_compared(runs):
+    checks = _checks(runs[1], "db1", "restore_test")
+    assert checks["content of the restored database learning"]["status"] == "passed"
+
+
+def test_no_password_is_in_the_ledger_or_the_reports(artifacts):
+    secrets = [path.read_text().split()[0] for path in (FLEET / "secrets").iterdir()]
+    assert len(secrets) == 2
+    for path in artifacts.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
+
+
+def _checks(run, host, activity):
+    return {check["name"]: check for check in run.results[host, activity]["checks"]}
