@@ -11,7 +11,9 @@ as the hosts are local, of the modules too.
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -28,7 +30,8 @@ ACTIVITIES = 6
 
 def fleet_inventory(checkout: DemoCheckout, count: int) -> Path:
     """The demo's inventory with *count* hosts instead of one."""
-    source, target = checkout.directory / "inventories/demo", checkout.directory / f"inventories/fleet{count}"
+    source = checkout.directory / "inventories/demo"
+    target = checkout.directory / f"inventories/fleet{count}"
     hosts = {
         f"host{number:02d}": {"maintenance_state_dir": f"{checkout.demo}/fleet/{number:02d}/state"}
         for number in range(count)
@@ -36,9 +39,14 @@ def fleet_inventory(checkout: DemoCheckout, count: int) -> Path:
     groups = {group: {"hosts": dict.fromkeys(hosts)} for group in ("databases", "app_servers")}
     target.mkdir(exist_ok=True)
     (target / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
-    link = target / "group_vars"
-    if not link.exists():
-        link.symlink_to(source / "group_vars")
+    shutil.copytree(source / "group_vars", target / "group_vars", dirs_exist_ok=True)
+    # As values, like any other inventory has them: the demo's own reads two files for every variable of every host.
+    known = {
+        "demo": json.loads((checkout.demo / "platform.json").read_text()),
+        "demo_postgresql_password": (checkout.demo / "secrets/postgresql").read_text().strip(),
+    }
+    main = target / "group_vars/all/main.yml"
+    main.write_text(yaml.safe_dump({**yaml.safe_load(main.read_text()), **known}))
     return target
 
 
@@ -65,9 +73,7 @@ def main() -> None:
     parser.add_argument("--hosts", default="1,10,50")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    print(
-        "| hosts | daily --check: wall s | CPU s a host | modules | pings: wall s | CPU s a host | wall ratio |"
-    )
+    print("| hosts | daily --check: wall s | CPU s a host | modules | pings: wall s | CPU s a host | wall ratio |")
     print("|---|---|---|---|---|---|---|")
     with demo_checkout() as checkout:
         assert checkout.play("daily").returncode == 0, "the demo is healthy before it is measured"

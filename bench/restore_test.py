@@ -26,8 +26,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Backup,
     bytes_used,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_cluster import ScratchCluster  # noqa: E402
-from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_directory import (  # noqa: E402
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import ScratchCluster  # noqa: E402
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import (  # noqa: E402
     prepare_base,
     scratch_directory,
 )

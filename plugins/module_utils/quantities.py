@@ -34,7 +34,7 @@ def parse_duration(text: str | int | float) -> float:
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of ``"10MiB"``, ``"1G"``, ``"500kB"`` or of a plain number of bytes; raises ValueError like parse_duration."""
+    """Bytes of ``"10MiB"``, ``"500kB"`` or of a plain number of bytes; raises ValueError like parse_duration."""
     if isinstance(text, int) and not isinstance(text, bool):
         return int(_not_negative(text, text))
     match = _QUANTITY.fullmatch(str(text))

@@ -171,10 +171,14 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.direct
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.holding import Held
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.wishes import read_caches, reason_to_clear
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.freed_space import account, free_bytes
-from ansible_collections.wellkept.maintenance.plugins.module_utils.guard_rails import opened_for_cleaning
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
-from ansible_collections.wellkept.maintenance.plugins.module_utils.safe_tree import Samples, opened_way, remove_tree
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.freed_space import account, free_bytes
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.guard_rails import opened_for_cleaning
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.safe_tree import (
+    Samples,
+    opened_way,
+    remove_tree,
+)
 
 CACHE_OPTIONS = {
     "name": {"type": "str"},

@@ -171,7 +171,6 @@ import typing as t
 from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.wellkept.maintenance.plugins.module_utils import live_cluster, scratch_directory
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
@@ -187,7 +186,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql im
     find_bin_dir,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds, parse_duration
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import live_cluster, scratch_directory
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 

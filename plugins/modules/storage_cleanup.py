@@ -151,12 +151,12 @@ import re
 import time
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.cleanup_rules import decide, read_rules
-from ansible_collections.wellkept.maintenance.plugins.module_utils.cleanup_sweep import measure, sweep
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.freed_space import account, free_bytes
-from ansible_collections.wellkept.maintenance.plugins.module_utils.guard_rails import opened_for_cleaning
 from ansible_collections.wellkept.maintenance.plugins.module_utils.open_files import files_in_use
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.freed_space import account, free_bytes
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.guard_rails import opened_for_cleaning
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.rules import decide, read_rules
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.sweep import measure, sweep
 
 RULE_OPTIONS = {
     "name": {"type": "str"},

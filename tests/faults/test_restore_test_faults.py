@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils import restore
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.live_cluster import Live
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import flow, scratch_cluster
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import Live
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.modules import checks_by_name, module_process
 from support.postgresql import postgres_server
@@ -352,7 +352,7 @@ def test_a_live_server_that_is_down_does_not_keep_a_backup_from_being_tested(tmp
 def test_too_little_room_is_found_before_anything_is_written(
     site: RestoreSite, good: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "bytes_needed", lambda plan: 1 << 60)
+    monkeypatch.setattr(flow, "bytes_needed", lambda plan: 1 << 60)
     part = site.prove(good)
     assert any(name.startswith("room for the restore in") for name in failed(part))
     assert "restore_seconds" not in part.metrics
@@ -372,7 +372,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
         small.chmod(0o700)
         shown = site.test(scratch_dir=str(small), **QUICK)
         assert any(name.startswith("room for the restore in") for name in failed(shown))
-        monkeypatch.setattr(restore, "bytes_needed", lambda plan: 0)
+        monkeypatch.setattr(flow, "bytes_needed", lambda plan: 0)
         site.scratch_dir = small
         with pytest.raises(MaintenanceError, match="copy the base backup") as caught:
             site.prove(good)
@@ -442,12 +442,10 @@ def test_a_server_that_outlived_its_run_is_ended_by_the_next(
     site: RestoreSite, good: Backup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the kernel's signal at the death of the parent had not come."""
-    from ansible_collections.wellkept.maintenance.plugins.module_utils import scratch_cluster
-
     child = os.fork()
     if child == 0:
         monkeypatch.setattr(scratch_cluster, "dying_with_us", lambda prefix, by_signal="": prefix)
-        monkeypatch.setattr(restore, "_examine", lambda plan, cluster, part: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(flow, "_examine", lambda plan, cluster, part: os.kill(os.getpid(), signal.SIGKILL))
         site.prove(good)
         os._exit(1)
     os.waitpid(child, 0)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.directory import _rename_exchange
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.guard_rails import opened_for_cleaning
-from ansible_collections.wellkept.maintenance.plugins.module_utils.safe_tree import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.guard_rails import opened_for_cleaning
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.safe_tree import (
     Directory,
     LinkInPathError,
     TreeWalk,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.cleanup_rules import decide, read_rules
-from ansible_collections.wellkept.maintenance.plugins.module_utils.cleanup_sweep import sweep
 from ansible_collections.wellkept.maintenance.plugins.module_utils.open_files import InUse
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.rules import decide, read_rules
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.sweep import sweep
 from support.modules import checks_by_name, run_module
 from support.trees import make_file, names_in, set_age
 

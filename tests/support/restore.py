@@ -16,10 +16,10 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     write_metadata,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.live_cluster import Live
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import Live
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import prepare_base
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_directory import prepare_base
 
 from support.modules import run_module
 from support.postgresql import UNPRIVILEGED, PostgresServer, embedded_bin_dir

@@ -113,7 +113,7 @@ def test_names_that_are_no_text_are_copied(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     path = os.fsencode(source) + b"/caf\xe9"
-    with open(path, "wb") as stream:  # noqa: PTH123 - a name in bytes
+    with open(path, "wb") as stream:
         stream.write(b"x")
     copied = copy_tree(str(source), str(tmp_path / "copy"))
     assert copied.files == 1

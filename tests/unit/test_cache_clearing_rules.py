@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.holding import Contents
+from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.latency import allowed_seconds
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.nginx import levels_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.caches.wishes import read_caches, reason_to_clear
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.latency import allowed_seconds
 
 NOW = 1_800_000_000.0
 KEY = hashlib.md5(b"https://app/").hexdigest()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils import freed_space, open_files
+from ansible_collections.wellkept.maintenance.plugins.module_utils import open_files
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage import freed_space
 
 
 def checked(directory: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.guard_rails import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.guard_rails import (
     home_directories,
     reason_against_path,
 )

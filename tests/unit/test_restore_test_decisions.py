@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restored_content import normal
-from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_cluster import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.content import normal
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import (
     configuration,
     dying_with_us,
     scratch_settings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ansible_collections.wellkept.maintenance.plugins.module_utils.safe_tree import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.safe_tree import (
     Samples,
     parse_mounts_below,
     shown_name,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.scratch_directory import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import (
     leftovers,
     overlap,
     prepare_base,

@@ -7,14 +7,14 @@ import random
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.cleanup_rules import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.rules import (
     Ranking,
     decide,
     key_of,
     name_filter,
     read_rules,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 
 NOW = 1_800_000_000.0
 DEFAULTS: dict[str, Any] = {

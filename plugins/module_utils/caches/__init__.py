@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..safe_tree import Removed
+from ..storage.safe_tree import Removed
 from . import directory, nginx
 from .holding import Contents, Held
 

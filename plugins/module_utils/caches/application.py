@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ..latency import Latency, allowed_seconds, latency_of
 from ..quantities import human_seconds
 from ..result import Part
+from .latency import Latency, allowed_seconds, latency_of
 from .wishes import Cache
 
 _WARM_UP_STATUSES = range(200, 400)

@@ -15,7 +15,7 @@ import secrets
 import stat
 
 from ..errors import MaintenanceError
-from ..safe_tree import Removed, remove_tree
+from ..storage.safe_tree import Removed, remove_tree
 from .holding import Contents, Held, contents_of
 
 _PREFIX = ".wellkept-cleared-"

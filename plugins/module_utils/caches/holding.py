@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ..quantities import human_bytes, human_seconds
-from ..safe_tree import Found, TreeWalk
+from ..storage.safe_tree import Found, TreeWalk
 
 
 class Held(t.NamedTuple):

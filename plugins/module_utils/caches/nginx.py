@@ -15,7 +15,7 @@ import re
 import stat
 
 from ..errors import MaintenanceError
-from ..safe_tree import Found, Removed, Samples, TreeWalk
+from ..storage.safe_tree import Found, Removed, Samples, TreeWalk
 from .holding import Contents, Held, contents_of
 
 _LEVEL = re.compile(r"[0-9a-f]{1,2}")

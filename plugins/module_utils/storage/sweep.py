@@ -10,10 +10,10 @@ import os
 import stat
 import typing as t
 
-from .cleanup_rules import Limits, Ranking, Rule
+from ..open_files import InUse
+from ..quantities import human_bytes
 from .guard_rails import reason_against_content
-from .open_files import InUse
-from .quantities import human_bytes
+from .rules import Limits, Ranking, Rule
 from .safe_tree import Found, Samples, TreeWalk
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import time
 
-from .open_files import open_files
-from .quantities import human_bytes
-from .result import Part
+from ..open_files import open_files
+from ..quantities import human_bytes
+from ..result import Part
 
 # Others write meanwhile: up to this much is no contradiction.
 TOLERATED_BYTES = 64 << 20

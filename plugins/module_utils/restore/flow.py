@@ -11,14 +11,14 @@ import os
 import time
 import typing as t
 
-from . import restored_content
-from .backup.engine import Engine
-from .backup.repository import Backup, bytes_used
-from .errors import MaintenanceError
+from ..backup.engine import Engine
+from ..backup.repository import Backup, bytes_used
+from ..errors import MaintenanceError
+from ..processes import run
+from ..quantities import human_bytes, human_seconds
+from ..result import Part
+from . import content
 from .live_cluster import Live
-from .processes import run
-from .quantities import human_bytes, human_seconds
-from .result import Part
 from .scratch_cluster import ScratchCluster
 from .scratch_directory import scratch_directory
 
@@ -193,19 +193,19 @@ def _examine(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
     recorded = metadata.get("fingerprints") or {}
     _require_ours(plan, cluster, part)
     with _phase(part, "compare"):
-        restored_content.check_marker(cluster, metadata["marker"], part)
+        content.check_marker(cluster, metadata["marker"], part)
         if recorded:
-            restored_content.check_content(cluster, recorded, part)
+            content.check_content(cluster, recorded, part)
         else:
             _say_not_compared(metadata, part)
     if plan.amcheck:
         with _phase(part, "amcheck"):
-            restored_content.check_structure(cluster, plan.heap_all_indexed, part)
-    restored_content.check_assertions(cluster, plan.assertions, part)
+            content.check_structure(cluster, plan.heap_all_indexed, part)
+    content.check_assertions(cluster, plan.assertions, part)
     dumps = {name: plan.backup.path(facts["file"]) for name, facts in metadata["databases"].items()}
     if plan.restore_dump and dumps and recorded:
         with _phase(part, "dump"):
-            restored_content.check_dumps(cluster, dumps, recorded, part)
+            content.check_dumps(cluster, dumps, recorded, part)
 
 
 def _require_ours(plan: Plan, cluster: ScratchCluster, part: Part) -> None:

@@ -11,10 +11,10 @@ import os
 import re
 import typing as t
 
-from . import fingerprint, postgresql
-from .errors import MaintenanceError
-from .processes import last_words
-from .result import Part
+from .. import fingerprint, postgresql
+from ..errors import MaintenanceError
+from ..processes import last_words
+from ..result import Part
 from .scratch_cluster import ScratchCluster
 
 # A database of our own to be connected to while others are renamed and made.

@@ -10,8 +10,8 @@ import statistics
 import time
 import typing as t
 
-from .probes.http import NoAnswerError, ask, plain_headers, tls_context
-from .probes.redaction import redact
+from ..probes.http import NoAnswerError, ask, plain_headers, tls_context
+from ..probes.redaction import redact
 
 TIMES = 5
 

@@ -21,9 +21,9 @@ import stat
 import time
 import typing as t
 
-from .errors import MaintenanceError
-from .files import write_atomically
-from .lock import exclusive, is_free
+from ..errors import MaintenanceError
+from ..files import write_atomically
+from ..lock import exclusive, is_free
 
 PREFIX = "wellkept-scratch-"
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")

@@ -20,9 +20,9 @@ import subprocess
 import time
 import typing as t
 
-from . import postgresql
-from .errors import MaintenanceError
-from .processes import as_user, find_program, last_words, run
+from .. import postgresql
+from ..errors import MaintenanceError
+from ..processes import as_user, find_program, last_words, run
 from .scratch_directory import same_directory, short_socket_directory
 
 # Libraries that only watch or check. With any other one, no background worker at all is allowed to start: a scheduler

@@ -11,8 +11,8 @@ import os
 import pwd
 import typing as t
 
-from . import postgresql
-from .errors import MaintenanceError
+from .. import postgresql
+from ..errors import MaintenanceError
 
 _TABLESPACES = "SELECT pg_catalog.pg_tablespace_location(oid) AS place FROM pg_catalog.pg_tablespace"
 

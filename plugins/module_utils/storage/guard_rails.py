@@ -13,7 +13,7 @@ import pwd
 import re
 import typing as t
 
-from .errors import MaintenanceError
+from ..errors import MaintenanceError
 from .safe_tree import Directory, LinkInPathError, opened_way
 
 # Refused with all that is below them.

@@ -12,8 +12,8 @@ import os
 import re
 import typing as t
 
-from .errors import MaintenanceError
-from .quantities import human_bytes, human_seconds, parse_duration, parse_size
+from ..errors import MaintenanceError
+from ..quantities import human_bytes, human_seconds, parse_duration, parse_size
 
 # Without an age of its own, a rule leaves alone an empty directory that somebody may just have made.
 _AGE_OF_EMPTY_DIRECTORY = 3600.0
