@@ -224,12 +224,13 @@ def find_bin_dir(
         if candidate and all(find_program(program, candidate) for program in programs):
             _refuse_other_version(candidate, programs[0], major)
             return candidate
+    missing = [program for program in programs if not find_program(program, str(candidates[0]))]
     server_programs = {"initdb", "pg_ctl", "postgres", "pg_combinebackup"} & set(programs)
     raise MissingToolError(
         f"find PostgreSQL's programs {', '.join(programs)}",
         where=bin_dir or "",
-        expected=f"them in {' or '.join(c for c in candidates if c)}",
-        observed="at least one is not there",
+        expected=f"all of them in {' or '.join(c for c in candidates if c)}",
+        observed=f"missing: {', '.join(missing or programs)}",
         advice=f"apt-get install postgresql-{'' if server_programs else 'client-'}{major} (or set bin_dir)",
     )
 

@@ -223,7 +223,6 @@ PROGRAMS = (
     "pg_controldata",
     "pg_waldump",
     "pg_verifybackup",
-    "pg_combinebackup",
     "pg_amcheck",
     "pg_restore",
 )
@@ -383,6 +382,9 @@ def work(module: AnsibleModule, part: Part) -> None:
     params = module.params
     base = params["scratch_dir"] or os.path.join(params["state_dir"], "restore_test", "scratch")
     repository = Repository(params["repository"], params["cluster"])
+    if module.check_mode and not repository.backups():
+        part.skip("there is no backup yet; a run that is no check makes one first, by the activity backup")
+        return
     state = measure(params, repository, base)
     programs = PROGRAMS if state.backup.type == "full" else (*PROGRAMS, "pg_combinebackup")
     bin_dir = find_bin_dir(params["bin_dir"], int(state.backup.metadata["server_version"]), programs)
