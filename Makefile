@@ -51,7 +51,7 @@ lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
 .PHONY: lock
 lock: setup-test ## Pin the requirements anew, with hashes
 	@command -v uv >/dev/null || python -m pip install --quiet --disable-pip-version-check uv
-	@for name in control demo test; do $(COMPILE) requirements/$$name.in --output-file requirements/$$name.txt; done
+	@for name in control demo test molecule; do $(COMPILE) requirements/$$name.in --output-file requirements/$$name.txt; done
 
 .PHONY: bench
 bench: setup-test ## Measure the speed
@@ -79,3 +79,33 @@ setup-demo:
 setup-test:
 	@scripts/venv test
 	@scripts/system_packages logrotate=logrotate setpriv=util-linux
+
+# -- test hosts: containers that run systemd, reached over SSH (docs/molecule.md) --
+
+.PHONY: molecule
+molecule: setup-molecule ## Carry out the daily plan on real hosts, in all scenarios
+	@scripts/hosts/test
+
+.PHONY: hosts
+hosts: setup-molecule ## Start the hosts of the scenario platform and leave them up
+	@molecule create -s platform
+	@mkdir -p inventories/hosts
+	@ln -sfn ../../molecule/platform/inventory/hosts.yml inventories/hosts/hosts.yml
+	@ln -sfn ../../molecule/platform/inventory/group_vars inventories/hosts/group_vars
+	@ln -sfn ../../.cache/molecule/platform/inventory/addresses.yml inventories/hosts/addresses.yml
+	@echo "Carry out its daily maintenance: ansible-playbook -i inventories/hosts playbooks/daily.yml"
+
+.PHONY: hosts-clean
+hosts-clean: ## Remove them
+	@[ ! -e inventories/hosts ] || { scripts/venv molecule && molecule destroy -s platform && rm -rf inventories/hosts; }
+
+clean: hosts-clean
+
+.PHONY: bench-fleet
+bench-fleet: setup-molecule ## Measure daily runs over SSH on 1, 10 and 20 hosts
+	@python bench/fleet_ssh.py
+
+.PHONY: setup-molecule
+setup-molecule:
+	@scripts/hosts/setup
+	@scripts/venv molecule

@@ -44,7 +44,9 @@ def test_hosts_find_each_other_by_name(host):
         assert host.addr(name).ipv4_addresses == [address(name)]
 
 
-@pytest.mark.parametrize("path, text", [("/courses", "Course No. 240"), ("/courses/17", "Mean grade"), ("/health", '"ok"')])
+@pytest.mark.parametrize(
+    "path, text", [("/courses", "Course No. 240"), ("/courses/17", "Mean grade"), ("/health", '"ok"')]
+)
 def test_users_get_their_pages(path, text):
     with urllib.request.urlopen(f"http://{address('app1')}{path}", timeout=10) as answer:  # noqa: S310
         assert answer.headers["Server"].startswith("nginx")
@@ -73,7 +75,9 @@ def test_postgresqls_own_tool_finds_the_backup_sound(db1):
     version = psql(db1, "SHOW server_version_num")[:2]
     [manifest] = db1.check_output("find /srv/backups -name backup_manifest").split()
     verified = db1.run(
-        "/usr/lib/postgresql/%s/bin/pg_verifybackup --no-parse-wal %s", version, manifest.removesuffix("/backup_manifest")
+        "/usr/lib/postgresql/%s/bin/pg_verifybackup --no-parse-wal %s",
+        version,
+        manifest.removesuffix("/backup_manifest"),
     )
     assert verified.rc == 0, verified.stderr
     assert db1.check_output("find /srv/backups -name '.partial-*'") == ""
