@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 
 from . import clock
-from .ledger import Ledger
 from .plan import Plan
 from .results import overall_verdict
 from .status import status_rows
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 TREND_POINTS = 60
 
@@ -94,7 +96,7 @@ def write_report(run: dict[str, Any], plan: Plan, ledger: Ledger, directory: Pat
 
     name = f"{run['started'][:19].replace(':', '')}Z-{run['cadence']}-{run['id'][-6:]}"
     try:
-        written = write(gather_report(run, plan, ledger, clock.now()), directory / name)
+        written = write(gather_report(run, plan, ledger, clock.now()), directory / name, directory / ".cache")
         pending = directory / f".latest-{name}"
         pending.unlink(missing_ok=True)
         pending.symlink_to(name)

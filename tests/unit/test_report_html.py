@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import html, pictures, write
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import html, pictures, trends, write
 from support import reports
 from support.modules import COLLECTIONS
 
@@ -134,11 +134,11 @@ def test_it_is_accessible(believable: str) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(levels))
-    assert page.tags.count("th") == len([1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope")])
+    assert page.tags.count("th") == len([1 for tag, name, _value in page.attributes if (tag, name) == ("th", "scope")])
     assert "@media print" in believable
     charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(charts) == 5
-    assert any("measured once" in label for label in charts)
+    assert len(charts) == 4
+    assert all("measurements." in label or "hosts." in label for label in charts)
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
@@ -227,12 +227,16 @@ def test_equal_data_give_equal_pages(believable: str) -> None:
     assert html.render(reports.believable()) == believable
 
 
+def drawn(given: list[dict[str, Any]]) -> str:
+    """The picture of the only metric of *given*."""
+    (chart,) = trends.charts_of(given)
+    return str(pictures.picture(chart))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 200])
 @pytest.mark.parametrize("unit", ["bytes", "seconds", "ratio", "count", "$x^{</svg>}$"])
 def test_a_trend_is_drawn_whatever_its_length(count: int, unit: str) -> None:
-    drawn = pictures.draw([reports.trend("learn1", "backup", "size", unit, [float(n + 1) for n in range(count)])])
-    assert not drawn["note"]
-    svg = drawn["charts"][0]["svg"]
+    svg = drawn([reports.trend("learn1", "backup", "size", unit, [float(n + 1) for n in range(count)])])
     Page(svg)
     assert "var(--line1)" in svg
     assert "#0a01" not in svg, "every colour is the page's"
@@ -240,28 +244,99 @@ def test_a_trend_is_drawn_whatever_its_length(count: int, unit: str) -> None:
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [5.0, 5.0], [-3.0, 4.0], [1e15, 1e15 + 1], [0.0004]])
 def test_flat_negative_and_huge_values_are_drawn(values: list[float]) -> None:
-    assert pictures.draw([reports.trend("h", "a", "m", "seconds", values)])["charts"][0]["svg"]
+    svg = drawn([reports.trend("h", "a", "m", "seconds", values)])
+    assert "NaN" not in svg
+    places = [float(place) for path in re.findall(r' d="([^"]*)"', svg) for place in re.findall(r"-?[\d.]+", path)]
+    assert places
+    assert all(-5 <= place <= 300 for place in places), "inside the picture"
 
 
 def test_points_that_are_no_numbers_are_left_out() -> None:
     trend = reports.trend("h", "a", "m", "count", [1.0, float("nan"), float("inf")])
     trend["points"] += [["no time", 5.0], [reports.at(), None]]
-    assert len(pictures.draw([trend])["charts"][0]["lines"][0][1]) == 1
-    assert pictures.draw([{**trend, "points": [["no time", 1.0]]}])["charts"] == []
+    assert len(trends.charts_of([trend])[0]["lines"][0][1]) == 1
+    assert trends.charts_of([{**trend, "points": [["no time", 1.0]]}]) == []
 
 
 def test_axes_speak_human_units() -> None:
-    svg = pictures.draw([reports.trend("h", "a", "m", "bytes", [3e9, 5e9])])["charts"][0]["svg"]
-    assert "GiB" in svg
-    svg = pictures.draw([reports.trend("h", "a", "m", "ratio", [0.2, 0.5])])["charts"][0]["svg"]
-    assert " %" in svg
+    assert "GiB" in drawn([reports.trend("h", "a", "m", "bytes", [3e9, 5e9])])
+    assert " %" in drawn([reports.trend("h", "a", "m", "ratio", [0.2, 0.5])])
+    load = drawn([reports.trend("h", "a", "load_per_core", "count", [0.2, 0.98])])
+    assert ">0.8<" in load or ">0.5<" in load, "small counts are not rounded to whole numbers"
 
 
 def test_many_hosts_share_one_picture() -> None:
-    trends = [reports.trend(f"web{n}", "backup", "size", "bytes", [1e6 * n, 1e6 * n + 5]) for n in range(1, 51)]
-    drawn = pictures.draw(trends)["charts"]
-    assert len(drawn) == 1
-    assert "50 hosts. Highest now 47.7 MiB on web50" in drawn[0]["summary"]
+    fleet = [reports.trend(f"web{n}", "backup", "size", "bytes", [9e5 * n, 1e6 * n]) for n in range(1, 51)]
+    charts = pictures.draw(fleet)["charts"]
+    assert len(charts) == 1
+    assert "50 hosts. Highest now 47.7 MiB on web50" in charts[0]["summary"]
+
+
+def test_only_what_changes_visibly_is_drawn_and_the_rest_is_told() -> None:
+    page = Page(
+        html.render(
+            reports.report(
+                [reports.result("learn1", "health_check")],
+                trends=[
+                    reports.trend("learn1", "health_check", "process_count app", "count", [1, 1, 1]),
+                    reports.trend("learn1", "health_check", "http_seconds app", "seconds", [0.002, 0.004]),
+                    reports.trend("learn1", "health_check", "load_per_core", "count", [0.4, 0.98]),
+                    reports.trend("learn1", "restore_test", "rto_seconds", "seconds", [18.4]),
+                ],
+            )
+        )
+    )
+    drawings = [label for tag, name, label in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert [label.partition(" of ")[0] for label in drawings] == ["load per core"]
+    told = page.text.partition("Stayed the same")[2]
+    assert "process count: app 1" in told
+    assert "HTTP time: app 4 ms" in told
+    assert "RTO 18.4 s" in told
+    assert "0.98" in drawings[0], "a load is no percentage"
+
+
+def test_what_matters_comes_first_and_a_page_has_not_too_many_pictures() -> None:
+    many = [reports.trend("h", "a", f"thing_{number:02}", "count", [1, 100 - number]) for number in range(30)]
+    disk = reports.trend("h", "health_check", "disk_used_ratio /", "ratio", [0.50, 0.53])
+    shown = pictures.draw([*many, disk])
+    assert shown["charts"][0]["metric"] == "disk_used_ratio /", "though it changed least"
+    assert len(shown["charts"]) == pictures.MOST_PICTURES
+    assert len(shown["others"]) == 31 - pictures.MOST_PICTURES, "the others are told in words"
+    assert "Changed as well" in html.render(reports.report([reports.result("h", "a")], trends=[*many, disk]))
+
+
+def test_details_of_hosts_come_before_trends(believable: str) -> None:
+    text = Page(believable).text
+    assert (
+        text.index("What was carried out") < text.index("Host by host") < text.index("Trends") < text.index("The plan")
+    )
+
+
+def test_matplotlib_leaves_nothing_but_its_cache(tmp_path: Path) -> None:
+    """Also where a process ends without its exit handlers, as Ansible's workers do."""
+    program = (
+        "import os, sys, json\n"
+        "from pathlib import Path\n"
+        "from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report import write\n"
+        "write(json.load(sys.stdin), Path(sys.argv[1]), Path(sys.argv[2]) if sys.argv[2:] else None)\n"
+        "assert 'MPLCONFIGDIR' not in os.environ\n"
+        "os._exit(0)\n"
+    )
+    kept, others = tmp_path / "kept", tmp_path / "others"
+    others.mkdir(mode=0o777)
+    others.chmod(0o777)
+    for arguments in ([], [str(kept)], [str(others)]):
+        subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path / "out"), *arguments],
+            input=json.dumps(reports.believable()),
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(COLLECTIONS), "TMPDIR": str(tmp_path)},
+            text=True,
+            check=True,
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "others", "out"]
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert list(kept.iterdir()), "what it knows of fonts is kept for the next report"
+    assert not list(others.iterdir()), "not where somebody else can write"
 
 
 def test_without_matplotlib_the_report_is_written_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def decide_load(load: float, cores: int, options: dict[str, t.Any], part: Part) 
     """*load* is the mean of 5 minutes. It counts the whole host, and so do *cores*, in a container too."""
     per_core = load / cores
     warn, fail = options["warn_load_per_core"], options["fail_load_per_core"]
-    part.metric("load_per_core", round(per_core, 3), "ratio")
+    part.metric("load_per_core", round(per_core, 3), "count")
     part.check(
         "load per core",
         limit_status(per_core, warn, fail),

@@ -24,8 +24,10 @@ FILE_NAMES = {
 }
 
 
-def write(report: dict[str, Any], directory: Path) -> dict[str, Path]:
+def write(report: dict[str, Any], directory: Path, cache: Path | None = None) -> dict[str, Path]:
     """Write *report* into *directory* in every form; returns ``{"html": path, …}``.
+
+    *cache* is a private directory in which one report may leave what makes the next one faster.
 
     Each file replaces its predecessor whole: who reads meanwhile, like node_exporter, finds the old or the new one.
     """
@@ -33,7 +35,7 @@ def write(report: dict[str, Any], directory: Path) -> dict[str, Path]:
     from . import html, junit, markdown, prometheus
 
     forms: dict[str, Callable[[dict[str, Any]], str]] = {
-        "html": html.render,
+        "html": lambda report: html.render(report, cache),
         "markdown": markdown.render,
         "json": canonical_json,
         "junit": junit.render,

@@ -15,13 +15,13 @@ from markupsafe import Markup
 
 from . import pictures
 from .text import SIGNS, moment, one_line, visible
-from .view import view_of, words
+from .view import metric_words, view_of, words
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(report: dict[str, Any]) -> str:
-    """The whole page."""
+def render(report: dict[str, Any], cache: Path | None = None) -> str:
+    """The whole page; what drawing its pictures takes long to find out is kept in *cache*."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -32,10 +32,15 @@ def render(report: dict[str, Any]) -> str:
     )
     environment.globals["SIGNS"] = SIGNS
     environment.filters.update(
-        words=words, moment=moment, evidence=_evidence, breakable=_breakable, one_line=lambda text: one_line(str(text))
+        words=words,
+        metric_words=metric_words,
+        moment=moment,
+        evidence=_evidence,
+        breakable=_breakable,
+        one_line=lambda text: one_line(str(text)),
     )
     view = view_of(report)
-    drawn = pictures.draw(view["trends"])
+    drawn = pictures.draw(view["trends"], cache)
     return environment.get_template("report.html.j2").render(**view, drawn=drawn)
 
 

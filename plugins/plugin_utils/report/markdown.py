@@ -14,9 +14,9 @@ import jinja2
 from markupsafe import Markup
 
 from .html import TEMPLATES
-from .pictures import measured_lines
 from .text import SIGNS, moment, one_line, quantity, visible
-from .view import view_of, words
+from .trends import charts_of, most_telling
+from .view import metric_words, view_of, words
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~#&$])")
 _BARS = "▁▂▃▄▅▆▇█"
@@ -34,9 +34,12 @@ def render(report: dict[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["SIGNS"] = SIGNS
-    environment.filters.update(words=words, moment=moment, code=_code)
+    environment.filters.update(words=words, metric_words=metric_words, moment=moment, code=_code)
     view = view_of(report)
-    text = environment.get_template("report.md.j2").render(**view, measured=_measured(view["trends"]))
+    charts = charts_of(view["trends"])
+    telling = most_telling(charts)
+    steady = [chart for chart in charts if chart not in telling]
+    text = environment.get_template("report.md.j2").render(**view, measured=_measured(telling), steady=steady)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -57,22 +60,21 @@ def _code(text: str) -> Markup:
     return Markup(f"`{shown}`")  # noqa: S704 a code span shows everything as it is
 
 
-def _measured(trends: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each trend as words and a line of bars."""
-    shown = []
-    for trend, points in measured_lines(trends):
-        values = [value for _when, value in points]
-        shown.append(
-            {
-                "activity": trend["activity"],
-                "host": trend["host"],
-                "metric": trend["metric"],
-                "latest": quantity(values[-1], trend["unit"]),
-                "range": f"{quantity(min(values), trend['unit'])} to {quantity(max(values), trend['unit'])}",
-                "bars": bars(values),
-            }
-        )
-    return shown
+def _measured(charts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each line of *charts* as words and a line of bars."""
+    return [
+        {
+            "activity": chart["activity"],
+            "host": host,
+            "metric": chart["metric"],
+            "latest": quantity(values[-1], chart["unit"]),
+            "range": f"{quantity(min(values), chart['unit'])} to {quantity(max(values), chart['unit'])}",
+            "bars": bars(values),
+        }
+        for chart in charts
+        for host, points in chart["lines"]
+        for values in [[value for _when, value in points]]
+    ]
 
 
 def bars(values: list[float], width: int = 20) -> str:

@@ -6,25 +6,28 @@
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import io
-import math
 import os
 import re
-import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from .text import counted, day, enumeration, parse_time, quantity, visible
-from .view import words
+from .text import day, enumeration, visible
+from .trends import MOST_LINES, Line, Points, charts_of, most_telling
+from .view import metric_words, words
 
-# A page with more is no longer looked at, and each takes about 30 ms; the others are told in words.
-MOST_PICTURES = 48
-# More lines than these cannot be told apart: they become one bundle with its highest line marked.
-MOST_LINES = 4
+# A page with more is no longer looked at, and each takes time; the others are told in words.
+MOST_PICTURES = 24
 DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+
+# The part of a picture that the lines have to themselves, as shares of its width and height.
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.2, 0.97, 0.19, 0.95
 
 # Matplotlib writes these colours, the page replaces them by its own, for light, dark and paper.
 _INK, _RULE, _BUNDLE = "#0a0101", "#0a0102", "#0a0103"
@@ -41,86 +44,40 @@ _SCALES = {
     "seconds": ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"), (0.001, "ms")),
 }
 
-Points = list[tuple[float, float]]
-Line = tuple[str, Points]  # host, its (POSIX time, value) in order of time
 
+def draw(trends: list[dict[str, Any]], cache: Path | None = None) -> dict[str, Any]:
+    """``{"charts": […], "others": […], "steady": […], "note"}``: *charts* have an *svg*, the rest is told in words.
 
-def draw(trends: list[dict[str, Any]]) -> dict[str, Any]:
-    """``{"charts": [{"activity", "metric", "svg", "legend", "summary"}], "note"}``, a chart a metric and activity.
-
-    Without Matplotlib, or when it fails, *svg* is empty and *note* says why: no report is lost for want of a picture.
+    *others* change, but there were enough pictures; *steady* stayed the same, or was measured only once. Without
+    Matplotlib, or when it fails, *svg* is empty and *note* says why: no report is lost for want of a picture.
     """
-    charts = [_chart(key, lines) for key, lines in _grouped(trends).items()]
+    charts = charts_of(trends)
+    telling = most_telling(charts)
+    chosen = [{**chart, "svg": ""} for chart in telling[:MOST_PICTURES]]
     note = ""
     try:
-        for chart in charts[:MOST_PICTURES]:
-            chart["svg"] = Markup(_picture(chart))  # noqa: S704 made here; its only foreign text is escaped in _picture
+        if chosen:
+            with _files_of_matplotlib(cache):
+                for chart in chosen:
+                    chart["svg"] = picture(chart)
     except ImportError:
         note = "There are no pictures because Matplotlib is not installed on the control node: pip install matplotlib."
     except Exception as error:
         note = f"The pictures could not be drawn ({type(error).__name__}: {error})."
-    if len(charts) > MOST_PICTURES and not note:
-        note = f"Pictures of the first {MOST_PICTURES} metrics; the others in words."
-    return {"charts": charts, "note": note}
-
-
-def measured_lines(trends: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Points]]:
-    """Each trend that has points, with them."""
-    ordered = sorted(trends, key=lambda trend: (trend["activity"], trend["metric"], trend["host"]))
-    return [(trend, points) for trend in ordered if (points := _points(trend["points"]))]
-
-
-def _grouped(trends: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[Line]]:
-    groups: dict[tuple[str, str, str], list[Line]] = {}
-    for trend, points in measured_lines(trends):
-        groups.setdefault((trend["activity"], trend["metric"], trend["unit"]), []).append((trend["host"], points))
-    return groups
-
-
-def _chart(key: tuple[str, str, str], lines: list[Line]) -> dict[str, Any]:
-    activity, metric, unit = key
-    lines = sorted(lines, key=lambda line: -line[1][-1][1])
     return {
-        "activity": activity,
-        "metric": metric,
-        "unit": unit,
-        "lines": lines,
-        "svg": "",
-        "summary": _summary(lines, unit),
-        "legend": [
-            {"number": number, "host": host, "latest": quantity(points[-1][1], unit)}
-            for number, (host, points) in enumerate(lines, 1)
-        ]
-        if 1 < len(lines) <= MOST_LINES
-        else [],
+        "charts": chosen,
+        "others": telling[MOST_PICTURES:],
+        "steady": [chart for chart in charts if chart not in telling],
+        "once": bool(charts) and all(len(points) == 1 for chart in charts for _host, points in chart["lines"]),
+        "note": note,
     }
 
 
-def _points(points: list[Any]) -> Points:
-    """(POSIX time, value) in order of time, without what is no time or no number."""
-    found = []
-    for iso, value in points:
-        when = parse_time(iso)
-        if when and isinstance(value, (int, float)) and math.isfinite(value):
-            found.append((when.timestamp(), float(value)))
-    return sorted(found)
+def picture(chart: dict[str, Any]) -> Markup:
+    """*chart* as an SVG element.
 
-
-def _summary(lines: list[Line], unit: str) -> str:
-    """The chart in words, for who cannot or does not want to see it."""
-    if len(lines) > 1:
-        host, points = lines[0]
-        latest = sorted(points[-1][1] for _host, points in lines)
-        middle = quantity(latest[len(latest) // 2], unit)
-        return f"{len(lines)} hosts. Highest now {quantity(points[-1][1], unit)} on {host}, middle {middle}."
-    values = [value for _when, value in lines[0][1]]
-    if len(values) == 1:
-        return f"{quantity(values[0], unit)}, measured once."
-    span = f"between {quantity(min(values), unit)} and {quantity(max(values), unit)}"
-    return f"Now {quantity(values[-1], unit)}; {span} in {counted(len(values), 'measurement')}."
-
-
-def _picture(chart: dict[str, Any]) -> str:
+    Its lines and labels are set directly on the figure: Matplotlib's axes would take ten times as long.
+    """
     matplotlib = _matplotlib()
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -132,63 +89,74 @@ def _picture(chart: dict[str, Any]) -> str:
     }
     with matplotlib.rc_context(settings):
         figure = Figure(figsize=(4.0, 1.75))
+        figure.patch.set_visible(False)
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.2, 0.19, 0.77, 0.74))
-        _plot(axes, chart["lines"])
-        _dress(axes, chart["lines"], chart["unit"])
+        _dress(figure, chart["lines"], chart["unit"])
+        _plot(figure, chart["lines"])
         stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    hosts = enumeration([host for host, _points_ in chart["lines"]], 3)
-    label = f"{words(chart['metric'])} of {words(chart['activity'])} on {hosts}. {chart['summary']}"
-    return _inline(stream.getvalue(), label)
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    hosts = enumeration([host for host, _points in chart["lines"]], 3)
+    label = f"{metric_words(chart['metric'])} of {words(chart['activity'])} on {hosts}. {chart['summary']}"
+    return Markup(_inline(stream.getvalue(), label))  # noqa: S704 made here; its only foreign text is escaped
 
 
-def _plot(axes: Any, lines: list[Line]) -> None:
+def _dress(figure: Any, lines: list[Line], unit: str) -> None:
+    """What is around the lines says little: two or three values in human units, the first and the last day."""
+    from matplotlib.ticker import MaxNLocator
+
+    (first, last), (low, high) = _ranges(lines)
+    size, name = _scale(max(abs(low), abs(high)), unit)
+    whole = unit == "bytes" or (unit == "count" and high >= 3)
+    for tick in MaxNLocator(3, integer=whole).tick_values(low / size, high / size):
+        height = _across(tick * size, low, high, _BOTTOM, _TOP)
+        if _BOTTOM <= height <= _TOP:
+            _line(figure, [_LEFT, _RIGHT], [height, height], color=_RULE, linewidth=0.6)
+            _label(figure, _LEFT - 0.015, height, f"{tick:,.4g}{name}", ha="right", va="center_baseline")
+    _line(figure, [_LEFT, _RIGHT], [_BOTTOM, _BOTTOM], color=_RULE, linewidth=0.8)
+    labels = _time_labels(first, last)
+    _label(figure, _LEFT, 0.03, labels[0], ha="left", va="bottom")
+    if len(labels) > 1:
+        _label(figure, _RIGHT, 0.03, labels[1], ha="right", va="bottom")
+
+
+def _plot(figure: Any, lines: list[Line]) -> None:
+    times, values = _ranges(lines)
+
+    def add(points: Points, **style: Any) -> None:
+        across = [_across(when, *times, _LEFT + 0.015, _RIGHT - 0.015) for when, _value in points]
+        up = [_across(value, *values, _BOTTOM, _TOP) for _when, value in points]
+        _line(figure, across, up, **style)
+
     if len(lines) > MOST_LINES:
         for _host, points in reversed(lines[1:]):
-            axes.plot(*zip(*points, strict=True), color=_BUNDLE, linewidth=0.8, marker=_marker(points), markersize=2.5)
+            add(points, color=_BUNDLE, linewidth=0.8, marker="o" if len(points) == 1 else "", markersize=2.5)
         lines = lines[:1]
     for number, (_host, points) in enumerate(lines):
-        axes.plot(*zip(*points, strict=True), color=_LINES[number], linestyle=DASHES[number], linewidth=1.6)
+        add(points, color=_LINES[number], linestyle=DASHES[number], linewidth=1.6)
         shown = points if len(points) <= 12 else points[-1:]
-        axes.plot(*zip(*shown, strict=True), color=_LINES[number], linestyle="none", marker="o", markersize=3.2)
+        add(shown, color=_LINES[number], linestyle="none", marker="o", markersize=3.2)
 
 
-def _marker(points: Points) -> str:
-    return "o" if len(points) == 1 else ""
+def _line(figure: Any, across: list[float], up: list[float], **style: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    figure.add_artist(Line2D(across, up, transform=figure.transFigure, **style))
 
 
-def _dress(axes: Any, lines: list[Line], unit: str) -> None:
-    """Axes that say little: two or three values in human units, the first and the last day."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+def _label(figure: Any, across: float, up: float, text: str, **place: str) -> None:
+    figure.text(across, up, text, fontsize=10, color=_INK, **place)
 
-    values = [value for _host, points in lines for _when, value in points]
+
+def _ranges(lines: list[Line]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From when to when, and from which value to which, the picture reaches."""
     times = [when for _host, points in lines for when, _value in points]
-    low, high = _limits(min(values), max(values))
-    size, name = _scale(max(abs(low), abs(high)), unit)
-    ticks = [
-        tick * size for tick in MaxNLocator(3, integer=unit in ("count", "bytes")).tick_values(low / size, high / size)
-    ]
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value / size:,.4g}{name}"))
+    values = [value for _host, points in lines for _when, value in points]
+    return (min(times), max(times)), _limits(min(values), max(values))
 
-    first, last = min(times), max(times)
-    margin = (last - first) * 0.02 or 1.0
-    axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(FixedLocator([first, last] if last > first else [first]))
-    labels = _time_labels(first, last)
-    axes.set_xticklabels(labels)
-    if len(labels) > 1:
-        for label, side in zip(axes.get_xticklabels(), ("left", "right"), strict=True):
-            label.set_horizontalalignment(side)
 
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_RULE)
-    axes.grid(axis="y", color=_RULE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=10, labelcolor=_INK, pad=5)
+def _across(value: float, low: float, high: float, start: float, end: float) -> float:
+    """Where between *start* and *end* *value* lies, as between *low* and *high*."""
+    return start + (end - start) * (value - low) / (high - low) if high > low else (start + end) / 2
 
 
 def _limits(low: float, high: float) -> tuple[float, float]:
@@ -238,11 +206,40 @@ def _inline(svg: str, label: str) -> str:
 
 
 def _matplotlib() -> Any:
-    """Matplotlib, with its files in a private directory of this process: a home may be read-only, or not ours."""
-    if "MPLCONFIGDIR" not in os.environ:
-        directory = tempfile.mkdtemp(prefix="wellkept-matplotlib-")
-        os.environ["MPLCONFIGDIR"] = directory
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
     import matplotlib
 
     return matplotlib
+
+
+@contextlib.contextmanager
+def _files_of_matplotlib(cache: Path | None) -> Iterator[None]:
+    """Let Matplotlib keep what it knows of fonts in *cache*, or nowhere: a home may be read-only, or not ours.
+
+    Finding the fonts takes it a second, and it writes where it likes unless it is told. An operator's own
+    MPLCONFIGDIR is respected.
+    """
+    if "MPLCONFIGDIR" in os.environ:
+        yield
+        return
+    # Removed here and not at exit: Ansible's workers end without it.
+    with contextlib.ExitStack() as cleaning:
+        if cache and _is_private(cache):
+            os.environ["MPLCONFIGDIR"] = str(cache)
+        else:
+            os.environ["MPLCONFIGDIR"] = cleaning.enter_context(
+                tempfile.TemporaryDirectory(prefix="wellkept-matplotlib-", ignore_cleanup_errors=True)
+            )
+        try:
+            yield
+        finally:
+            del os.environ["MPLCONFIGDIR"]
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether *directory* is there, or can be made, and nobody else can write to it."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -26,6 +27,11 @@ from .text import (
 
 # The worst first: what needs a person stands at the top.
 SEVERITY = ("failed", "unknown", "warned", "skipped", "passed")
+
+_ABBREVIATIONS = {
+    **{name: name.upper() for name in ("http", "mxid", "rpo", "rto", "tcp", "wal", "xid")},
+    "postgresql": "PostgreSQL",
+}
 
 TITLES = {
     "on_demand": "Maintenance on demand",
@@ -190,6 +196,16 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def metric_words(name: str) -> str:
+    """A metric without its unit: ``disk_used_ratio /var`` → ``disk used: /var``; ``rto_seconds`` → ``RTO``."""
+    metric, _, what = name.partition(" ")
+    metric = re.sub(r"_ratio$", "", metric)
+    metric = re.sub(r"^(rto|rpo)_seconds$", r"\1", metric)
+    metric = re.sub(r"_seconds$", "_time", metric)
+    shown = " ".join(_ABBREVIATIONS.get(word, word) for word in metric.split("_"))
+    return f"{shown}: {what}" if what else shown
+
+
 def _result(number: int, data: dict[str, Any]) -> dict[str, Any]:
     statuses = Counter(check["status"] for check in data["checks"])
     return {
@@ -198,7 +214,9 @@ def _result(number: int, data: dict[str, Any]) -> dict[str, Any]:
         "took": human_seconds(seconds_taken(data)),
         "tally": _tally(data, statuses),
         "checks": sorted(data["checks"], key=lambda check: SEVERITY.index(check["status"])),
-        "metrics": [(words(name), quantity(m["value"], m["unit"])) for name, m in sorted(data["metrics"].items())],
+        "metrics": [
+            (metric_words(name), quantity(m["value"], m["unit"])) for name, m in sorted(data["metrics"].items())
+        ],
         "changes": [
             {**change, "before": value_text(change["before"]), "after": value_text(change["after"])}
             for change in data["changes"]
