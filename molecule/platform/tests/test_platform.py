@@ -48,7 +48,7 @@ def test_hosts_find_each_other_by_name(host):
     "path, text", [("/courses", "Course No. 240"), ("/courses/17", "Mean grade"), ("/health", '"ok"')]
 )
 def test_users_get_their_pages(path, text):
-    with urllib.request.urlopen(f"http://{address('app1')}{path}", timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://{address('app1')}{path}", timeout=10) as answer:
         assert answer.headers["Server"].startswith("nginx")
         assert text in answer.read().decode()
 
