@@ -13,9 +13,9 @@ import time
 import typing as t
 
 from ..errors import MaintenanceError
-from ..processes import run
 from .creation import Creation, Order
 from .engine import Engine, Verification
+from .programs import run_program
 from .repository import Backup, Repository, new_label
 from .verification import verify_base, verify_files, wal_problems
 
@@ -73,7 +73,7 @@ class CoreEngine(Engine):
             problems, size = [f"{error.where}: {error.observed}"], 0
         return Verification(label, problems, size, time.monotonic() - began, depth)
 
-    def restore(self, label: str, directory: str, **options: t.Any) -> None:
+    def restore(self, label: str, directory: str, **_options: t.Any) -> None:
         """Lay down the data directory of *label* in *directory*, which must not exist or be empty.
 
         Its WAL is in the backup's ``wal``, and recovery has still to replay it up to the restore point.
@@ -82,11 +82,12 @@ class CoreEngine(Engine):
         bases = [backup.path("base") for backup in chain]
         if len(bases) > 1:
             program = os.path.join(self.bin_dir, "pg_combinebackup")
-            run([program, "--output", directory, *bases], what="combine the chain of backups", **options)
+            command = [program, "--output", directory, *bases]
+            run_program(command, {}, None, what="combine the chain of backups")
             return
         os.makedirs(directory, mode=0o700, exist_ok=True)
         command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
-        run(command, what="copy the base backup", **options)
+        run_program(command, {}, None, what="copy the base backup")
 
 
 @contextlib.contextmanager
