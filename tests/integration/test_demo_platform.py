@@ -199,6 +199,22 @@ def test_passwords_are_needed_and_kept_private(platform: Platform) -> None:
                 )
 
 
+def test_no_password_is_in_a_file_but_its_own_and_the_configuration_of_its_user(platform: Platform) -> None:
+    """Not in a log, and not among the statements that pg_stat_statements keeps."""
+    with platform.connect() as connection:
+        connection.execute("SELECT count(*) FROM pg_stat_statements")
+    secrets = {path.read_bytes() for path in (platform.directory / "secrets").iterdir()}
+    meant_for_it = {platform.directory / "app" / "config.json", *(platform.directory / "secrets").iterdir()}
+    found = []
+    for path in platform.directory.rglob("*"):
+        if path.is_symlink() or not path.is_file() or path in meant_for_it:
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            content = path.read_bytes()
+            found += [path for secret in secrets if secret in content]
+    assert found == []
+
+
 def test_the_servers_do_not_run_as_root(platform: Platform) -> None:
     for pid in (platform.application_pid(), platform.server_pid()):
         assert Path(f"/proc/{pid}").stat().st_uid != 0

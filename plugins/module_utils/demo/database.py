@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..postgresql import connect, query, sql
+from ..postgresql import connect, driver, query
 from .layout import APPLICATION_ROLE, DATABASE, Layout
 
 EXTENSIONS = ("amcheck", "pg_stat_statements", "pg_visibility", "pgstattuple")
@@ -144,11 +144,16 @@ def load(layout: Layout, description: dict[str, t.Any], files: t.Iterable[tuple[
 
     The content comes in one transaction that ends with the row that :func:`is_loaded` looks for.
     """
+    sql = driver().sql
     role = sql.Identifier(APPLICATION_ROLE)
     with connect(layout.login(description, "postgres")) as connection:
         query(connection, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(DATABASE)))
         query(connection, sql.SQL("DROP ROLE IF EXISTS {}").format(role))
-        password = sql.Literal(layout.secret(APPLICATION_ROLE))
+        # Sent as the verifier that the server stores: pg_stat_statements and logs keep statements as they came.
+        verifier = connection.pgconn.encrypt_password(
+            layout.secret(APPLICATION_ROLE).encode(), APPLICATION_ROLE.encode(), b"scram-sha-256"
+        )
+        password = sql.Literal(verifier.decode())
         query(connection, sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} CONNECTION LIMIT 20").format(role, password))
         query(connection, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     with connect(layout.login(description), autocommit=False) as connection:
@@ -162,6 +167,7 @@ def load(layout: Layout, description: dict[str, t.Any], files: t.Iterable[tuple[
 
 
 def _fill(connection: t.Any, role: t.Any, seed: int, files: t.Iterable[tuple[int, str, str, int]]) -> None:
+    sql = driver().sql
     cursor = connection.cursor()
     cursor.execute("SET LOCAL synchronous_commit = off")
     for extension in EXTENSIONS:
@@ -181,6 +187,7 @@ def _fill(connection: t.Any, role: t.Any, seed: int, files: t.Iterable[tuple[int
 
 
 def row_counts(layout: Layout, description: dict[str, t.Any]) -> dict[str, int]:
+    sql = driver().sql
     with connect(layout.login(description)) as connection:
         return {
             table: query(connection, sql.SQL("SELECT count(*) AS rows FROM {}").format(sql.Identifier(table)))[0][
