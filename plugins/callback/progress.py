@@ -33,12 +33,9 @@ requirements:
 """
 
 import atexit
-import functools
 import os
 import shutil
 import sys
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 from ansible import constants as settings
@@ -51,6 +48,7 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector imp
     OPEN_ACTION,
     Collector,
 )
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_fallback import or_default
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_text import Line, Teller, words_of_failure
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.results import is_part
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.task_results import (
@@ -72,27 +70,6 @@ CHECK_MODE = "Check mode: nothing is changed, and what this run shows is no evid
 INTERACTIVE = {"pause", "ansible.builtin.pause", "ansible.legacy.pause"}
 
 
-def _ours(method: Callable[..., None]) -> Callable[..., None]:
-    """Ansible's own output instead of *method* with -v, and from the moment at which a *method* of ours has raised.
-
-    An exception in a callback is only a warning for Ansible, and what should have been shown would be lost.
-    """
-
-    @functools.wraps(method)
-    def shown(self: CallbackModule, *arguments: Any, **options: Any) -> None:
-        default = getattr(super(CallbackModule, self), method.__name__)
-        if self._as_default:
-            default(*arguments, **options)
-            return
-        try:
-            method(self, *arguments, **options)
-        except Exception:
-            self._give_up(traceback.format_exc())
-            default(*arguments, **options)
-
-    return shown
-
-
 class CallbackModule(DefaultCallback):  # type: ignore[misc]
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -100,7 +77,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._as_default = self._display.verbosity > 0
+        self.as_default = self._display.verbosity > 0
         self._tell = Teller(sys.stdout.encoding or "ascii", _width())
         self._collector = Collector()
         self._results: list[dict[str, Any]] = []
@@ -110,25 +87,25 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     # What Ansible reports
 
-    @_ours
+    @or_default
     def v2_playbook_on_start(self, playbook: Any) -> None:
         if context.CLIARGS.get("check"):
             self._say(CHECK_MODE, "warned")
 
-    @_ours
+    @or_default
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play
         self._keep(self._collector.on_play_start(play.get_vars().get("maintenance_activity")))
 
-    @_ours
+    @or_default
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._on_task(task, "TASK")
 
-    @_ours
+    @or_default
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
         self._on_task(task, "RUNNING HANDLER")
 
-    @_ours
+    @or_default
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
         activity, name = self._collector.activity, host.get_name()
         if self._live and activity and task.action != GATE_ACTION:
@@ -136,7 +113,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             if not gathered or not (gathered.parts or gathered.decided_outcome):
                 self._live.update(activity, name, "running")
 
-    @_ours
+    @or_default
     def v2_runner_on_ok(self, result: Any) -> None:
         answer = answer_of(result)
         self._tell_warnings(result)
@@ -144,7 +121,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         if not part:
             self._tell_answer(result, answer)
 
-    @_ours
+    @or_default
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         answer = answer_of(result)
         known = (
@@ -158,12 +135,12 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             return  # told in the activity's line, and in the end
         self._tell_failure(result, answer, ignored=ignore_errors, told=told)
 
-    @_ours
+    @or_default
     def v2_runner_on_skipped(self, result: Any) -> None:
         self._tell_warnings(result)
         self._collect(result, answer_of(result), "skipped")
 
-    @_ours
+    @or_default
     def v2_runner_on_unreachable(self, result: Any) -> None:
         answer = answer_of(result)
         part = self._collect(result, answer, "unreachable")
@@ -175,21 +152,21 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
                 f"{self._tell.signs['failed']} {host_of(result)} cannot be reached: {answer.get('msg', '')}", "failed"
             )
 
-    @_ours
+    @or_default
     def v2_runner_item_on_ok(self, result: Any) -> None:
         self._tell_warnings(result)
 
-    @_ours
+    @or_default
     def v2_runner_item_on_skipped(self, result: Any) -> None:
         self._tell_warnings(result)
 
-    @_ours
+    @or_default
     def v2_runner_item_on_failed(self, result: Any) -> None:
         told = self._tell_warnings(result)
         answer = answer_of(result)
         self._tell_failure(result, answer, item=str(self._get_item_label(answer)), told=told)
 
-    @_ours
+    @or_default
     def v2_runner_retry(self, result: Any) -> None:
         answer = answer_of(result)
         left = answer.get("retries", 0) - answer.get("attempts", 0)
@@ -197,17 +174,23 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             f"{host_of(result)}: {task_of(result).get_name()}: trying again, at most {left} more times", "skipped"
         )
 
-    @_ours
+    @or_default
     def v2_on_file_diff(self, result: Any) -> None:
         answer = answer_of(result)
         several = answer.get("results") if task_of(result).loop else None
-        for one in several or [answer]:
-            text = self._get_diff(one["diff"]) if one.get("diff") and one.get("changed") else ""
-            if text:
-                self._say(f"{host_of(result)}: {task_of(result).get_name()}", "changed")
-                self._display.display(text)
+        diffs = [one["diff"] for one in several or [answer] if one.get("diff") and one.get("changed")]
+        if diffs:
+            task = task_of(result).get_name().rpartition(" : ")[2]
+            would = "would change" if context.CLIARGS.get("check") else "changed"
+            self._say(f"{host_of(result)}: {task}: {would}", "changed")
+        for diff in [one for many in diffs for one in (many if isinstance(many, list) else [many])]:
+            short = self._tell.short_change(diff)
+            if short:
+                self._lines(short)
+            else:
+                self._display.display(self._get_diff(diff))
 
-    @_ours
+    @or_default
     def v2_playbook_on_no_hosts_matched(self) -> None:
         # An activity that is due nowhere has no hosts; so has the frame of a run inside another run.
         if not self._collector.run and not self._collector.activity and not self._is_frame():
@@ -215,27 +198,27 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             shown = pattern if isinstance(pattern, str) else ", ".join(map(str, pattern))
             self._say(f"No host matches {shown}: nothing done.", "skipped")
 
-    @_ours
+    @or_default
     def v2_playbook_on_no_hosts_remaining(self) -> None:
         self._say("No host is left to go on with.", "failed")
 
-    @_ours
+    @or_default
     def v2_playbook_on_include(self, included_file: Any) -> None:
         pass
 
-    @_ours
+    @or_default
     def v2_runner_on_async_poll(self, result: Any) -> None:
         pass
 
-    @_ours
+    @or_default
     def v2_runner_on_async_ok(self, result: Any) -> None:
         pass
 
-    @_ours
+    @or_default
     def v2_playbook_on_vars_prompt(self, *arguments: Any, **options: Any) -> None:
         self._close_live()
 
-    @_ours
+    @or_default
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._keep(self._collector.finish())
         self._close_live()
@@ -399,9 +382,9 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
             self._live.stop()
             self._live = None
 
-    def _give_up(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
         """Leave the rest to Ansible's own output, and lose nothing of what is known."""
-        self._as_default = True
+        self.as_default = True
         try:
             self._close_live()
         finally:

@@ -62,6 +62,14 @@ class Teller:
         more = f"; and {len(bad) - 1} more" if len(bad) > 1 else ""
         return f": {visible(first['name'], 120)}: {visible(first['observed'], 200)}{more}"
 
+    def short_change(self, diff: dict[str, Any]) -> list[Line]:
+        """A diff of one line against one line: ``    session files: 211 files → 200 files``; of more, nothing."""
+        before, after = (str(diff.get(side, "")).strip() for side in ("before", "after"))
+        if "before_header" not in diff or not before or not after or "\n" in before + after:
+            return []
+        arrow = "→" if self.unicode else "->"
+        return self._indented(f"{diff['before_header']}: {before} {arrow} {after}")
+
     def opening(self, run: dict[str, Any], due: dict[str, list[str]]) -> list[Line]:
         """What is said when a run opens."""
         hosts = {host for where in due.values() for host in where}

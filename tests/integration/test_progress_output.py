@@ -114,8 +114,8 @@ def test_check_mode_is_said_first_and_last_and_diffs_are_shown(mixed: Frame) -> 
     lines = done.stdout.splitlines()
     assert lines[0] == lines[-1] == "Check mode: nothing is changed, and what this run shows is no evidence."
     assert "would make 1 change" in done.stdout
-    assert "-old" in lines
-    assert "+new" in lines
+    assert "h1: Carry out sample_third: would change" in lines
+    assert "    sample_third on h1: old → new" in lines
 
 
 def test_verbose_output_is_ansibles_own(frame: Frame) -> None:

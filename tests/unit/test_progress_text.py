@@ -34,6 +34,19 @@ def test_changes_are_counted_and_in_check_mode_only_would_be(teller: Teller) -> 
     assert teller.tick(data("a", "backup", changes=changes, check_mode=True)).endswith("would make 1 change")
 
 
+def test_a_small_change_is_told_in_a_line_and_a_long_one_is_left_to_a_diff(teller: Teller) -> None:
+    diff = {
+        "before_header": "old exports",
+        "after_header": "old exports",
+        "before": "40 files\n",
+        "after": "20 files\n",
+    }
+    assert teller.short_change(diff) == [("    old exports: 40 files → 20 files", "")]
+    assert teller.short_change({**diff, "after": "one\ntwo\n"}) == []
+    assert teller.short_change({"before": "a", "after": "b"}) == [], "a file's diff is Ansible's to show"
+    assert teller.short_change({**diff, "after": "\x1b[2J"})[0][0].endswith("→ ␛[2J")
+
+
 def test_what_failed_is_said_first(teller: Teller) -> None:
     checks = [check("a", "warned"), check("b", "failed", "91 %"), check("c")]
     assert teller.tick(data("a", "health_check", checks)).endswith(": b: 91 %; and 1 more")
@@ -55,7 +68,7 @@ def test_a_line_stays_a_line_whatever_a_host_is_called(teller: Teller) -> None:
 def test_other_encodings_get_signs_they_can_hold(encoding: str) -> None:
     teller = Teller(encoding, 80)
     results = [event["data"] for event in believable()["results"]]
-    lines = [teller.tick(one) for one in results] + [text for text, _ in teller.summary(results)]
+    lines = [teller.tick(one) for one in results] + [text for text, _style in teller.summary(results)]
     "\n".join(lines).encode(encoding)
     assert any(line.startswith("ok learn1") for line in lines)
 
@@ -64,14 +77,14 @@ def test_other_encodings_get_signs_they_can_hold(encoding: str) -> None:
 def test_the_summary_fits_its_width(width: int) -> None:
     teller = Teller("utf-8", width)
     results = [event["data"] for event in believable()["results"]]
-    lines = [text for text, _ in teller.summary(results)]
+    lines = [text for text, _style in teller.summary(results)]
     indented = [line for line in lines if line.startswith("    ")]
     assert max(map(len, indented)) <= width
     assert "To do: Renew the certificate" in "\n".join(lines)
 
 
 def test_the_summary_has_a_table_with_a_word_for_every_outcome(teller: Teller) -> None:
-    lines = [text for text, _ in teller.summary([event["data"] for event in believable()["results"]])]
+    lines = [text for text, _style in teller.summary([event["data"] for event in believable()["results"]])]
     assert lines[1].split() == ["health_check", "log_rotation", "backup", "restore_test", "storage_cleanup"]
     assert lines[2].startswith("learn1  ! warned")
     assert "✗ failed" in lines[2]
@@ -80,14 +93,14 @@ def test_the_summary_has_a_table_with_a_word_for_every_outcome(teller: Teller) -
 
 def test_a_fleet_is_summed_up_by_activity(teller: Teller) -> None:
     results = [data(f"web{n}", "backup", [check("it", "failed" if n == 7 else "passed")]) for n in range(60)]
-    lines = [text for text, _ in teller.summary(results)]
+    lines = [text for text, _style in teller.summary(results)]
     assert lines[1] == "backup  ✓ 59 passed  ✗ 1 failed (web7)"
     assert len(lines) < 10
 
 
 def test_an_advice_that_many_hosts_share_is_given_once(teller: Teller) -> None:
     results = [data(f"web{n}", "backup", [check("disk", "failed", advice="Grow it.")]) for n in range(60)]
-    text = "\n".join(text for text, _ in teller.summary(results))
+    text = "\n".join(text for text, _style in teller.summary(results))
     assert text.count("To do: Grow it.") == 1
     assert "and 35 more hosts: see the report" in text
 
@@ -99,7 +112,7 @@ def test_closing_names_what_left_no_result_and_the_report(teller: Teller) -> Non
         "missing": [{"host": "a", "activity": "backup"}],
         "reports": {"html": "/somewhere/report.html"},
     }
-    text = "\n".join(line for line, _ in teller.closing(summary))
+    text = "\n".join(line for line, _style in teller.closing(summary))
     assert "✗ The run failed. 1 of what was due has no result" in text
     assert "no result: backup on a" in text
     assert text.endswith("Report: /somewhere/report.html")

@@ -187,6 +187,17 @@ def test_very_long_texts_are_cut_and_say_so(hostile: str) -> None:
     assert not re.search(r"(very-long-){200}", hostile)
 
 
+def test_what_passed_does_not_hide_what_failed() -> None:
+    checks = [reports.check(f"number {number}") for number in range(20)]
+    broken = reports.result("learn1", "backup", [*checks, reports.check("the one", "failed", "gone")])
+    page = html.render(reports.report([broken], run={"verdict": "failed"}))
+    shown, _, folded = page.partition("<summary>20 checks passed</summary>")
+    assert "number 7" in Page(page).text
+    assert "number 7" in folded
+    assert "the one" in shown
+    assert "number 7" not in shown
+
+
 def test_check_mode_says_that_nothing_was_changed() -> None:
     would = reports.result(
         "learn1",
@@ -262,6 +273,8 @@ def test_axes_speak_human_units() -> None:
     assert "GiB" in drawn([reports.trend("h", "a", "m", "bytes", [3e9, 5e9])])
     assert " %" in drawn([reports.trend("h", "a", "m", "ratio", [0.2, 0.5])])
     load = drawn([reports.trend("h", "a", "load_per_core", "count", [0.2, 0.98])])
+    files = drawn([reports.trend("h", "a", "rotated_files", "count", [0, 1])])
+    assert "0.5" not in re.findall(r">([^<]+)</text>", files), "there are no half files"
     assert ">0.8<" in load or ">0.5<" in load, "small counts are not rounded to whole numbers"
 
 

@@ -18,6 +18,8 @@ from .text import SIGNS, moment, one_line, visible
 from .view import metric_words, view_of, words
 
 TEMPLATES = Path(__file__).parent / "templates"
+# With more of them beside one that did not pass, they are folded.
+MOST_PASSED = 6
 
 
 def render(report: dict[str, Any], cache: Path | None = None) -> str:
@@ -40,8 +42,18 @@ def render(report: dict[str, Any], cache: Path | None = None) -> str:
         one_line=lambda text: one_line(str(text)),
     )
     view = view_of(report)
+    for entry in view["hosts"]:
+        entry["results"] = [_with_trouble_apart(result) for result in entry["results"]]
     drawn = pictures.draw(view["trends"], cache)
     return environment.get_template("report.html.j2").render(**view, drawn=drawn)
+
+
+def _with_trouble_apart(result: dict[str, Any]) -> dict[str, Any]:
+    """*result* with what passed apart, where it would hide what did not."""
+    passed = [check for check in result["checks"] if check["status"] == "passed"]
+    bad = [check for check in result["checks"] if check["status"] != "passed"]
+    apart = bool(bad) and len(passed) > MOST_PASSED
+    return {**result, "checks": bad if apart else result["checks"], "more_passed": passed if apart else []}
 
 
 def _clean(value: Any) -> Any:

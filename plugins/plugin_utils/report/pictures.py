@@ -106,7 +106,8 @@ def _dress(figure: Any, lines: list[Line], unit: str) -> None:
 
     (first, last), (low, high) = _ranges(lines)
     size, name = _scale(max(abs(low), abs(high)), unit)
-    whole = unit == "bytes" or (unit == "count" and high >= 3)
+    counted = unit == "count" and all(value.is_integer() for _host, points in lines for _when, value in points)
+    whole = unit == "bytes" or counted
     for tick in MaxNLocator(3, integer=whole).tick_values(low / size, high / size):
         height = _across(tick * size, low, high, _BOTTOM, _TOP)
         if _BOTTOM <= height <= _TOP:

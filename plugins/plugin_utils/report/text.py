@@ -67,7 +67,7 @@ def quantity(value: float, unit: str) -> str:
         return human_seconds(value) if value >= 0 else f"-{human_seconds(-value)}"
     if unit == "ratio":
         return f"{value * 100:.3g} %"
-    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{3 if abs(value) < 100 else 5}g}"
     return number if unit == "count" else f"{number} {unit}"
 
 
