@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import re
 import typing as t
@@ -13,21 +15,18 @@ import typing as t
 from .errors import MaintenanceError
 from .processes import find_program, run
 
-driver: t.Any = None
-sql: t.Any = None
-try:
-    import psycopg
-    import psycopg.sql
 
-    driver, sql = psycopg, psycopg.sql
-except ImportError:
-    try:
-        import psycopg2
-        import psycopg2.sql
+@functools.lru_cache(maxsize=None)
+def driver() -> t.Any:
+    """psycopg 3, else psycopg2, with its ``sql``; None when neither is installed. Loaded only when it is needed."""
+    for name in ("psycopg", "psycopg2"):
+        try:
+            importlib.import_module(f"{name}.sql")
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
 
-        driver, sql = psycopg2, psycopg2.sql
-    except ImportError:
-        pass  # connect() says so
 
 LOGIN_OPTIONS: dict[str, dict[str, t.Any]] = {
     "login_host": {"type": "str", "default": ""},
@@ -83,7 +82,7 @@ def connect(
 
     Raises MaintenanceError that says where it tried and what to do, MissingToolError when no driver is installed.
     """
-    if driver is None:
+    if driver() is None:
         raise MissingToolError(
             "connect to PostgreSQL",
             expected="the Python library psycopg (3) or psycopg2",
@@ -101,8 +100,8 @@ def connect(
         "connect_timeout": CONNECT_TIMEOUT,
     }
     try:
-        connection = driver.connect(**{name: value for name, value in options.items() if value not in (None, "")})
-    except driver.OperationalError as error:
+        connection = driver().connect(**{name: value for name, value in options.items() if value not in (None, "")})
+    except driver().OperationalError as error:
         raise _not_connected(params, database, str(error).strip()) from None
     connection.autocommit = autocommit
     return connection
@@ -132,7 +131,7 @@ def _not_connected(params: t.Mapping[str, t.Any], database: str, said: str) -> M
 
 
 def query(connection: t.Any, statement: t.Any, parameters: t.Sequence[t.Any] = ()) -> list[dict[str, t.Any]]:
-    """Run one *statement* (text, or composed with ``sql``) and return its rows by column name; [] when it has none.
+    """Run one *statement* (text, or composed by ``driver().sql``) and return its rows by column name, if it has any.
 
     ``%s`` in *statement* stand for *parameters*; without parameters a ``%`` is only a ``%``. Raises QueryError.
     """
@@ -146,7 +145,7 @@ def query(connection: t.Any, statement: t.Any, parameters: t.Sequence[t.Any] = (
             return [dict(zip(names, row)) for row in cursor.fetchall()]  # noqa: B905 (Python 3.9 has no strict)
         finally:
             cursor.close()
-    except driver.Error as error:
+    except driver().Error as error:
         words = statement if isinstance(statement, str) else "a composed statement"
         raise QueryError(words, error, _place(connection)) from None
 
@@ -159,7 +158,7 @@ def value(connection: t.Any, statement: t.Any, parameters: t.Sequence[t.Any] = (
 
 def identifier(*names: str) -> t.Any:
     """``identifier("public", "student")`` → the quoted name, to be put into a composed statement."""
-    return sql.Identifier(*names)
+    return driver().sql.Identifier(*names)
 
 
 def server_version(connection: t.Any) -> int:
@@ -262,5 +261,5 @@ def _refuse_other_version(bin_dir: str, program: str, major: int) -> None:
 def _place(connection: t.Any) -> str:
     try:
         return f"database {connection.info.dbname}"
-    except driver.Error:
+    except driver().Error:
         return "a connection that was lost"

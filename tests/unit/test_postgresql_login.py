@@ -52,7 +52,7 @@ def test_missing_programs_are_named_with_the_command_that_installs_them(tmp_path
 
 
 def test_a_missing_driver_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "driver", None)
+    monkeypatch.setattr(postgresql, "driver", lambda: None)
     with pytest.raises(MissingToolError) as caught:
         postgresql.connect(LOGIN)
     assert caught.value.advice == "apt-get install python3-psycopg2"

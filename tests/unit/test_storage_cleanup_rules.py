@@ -140,7 +140,7 @@ def test_patterns_are_compared_with_names_that_may_hold_anything() -> None:
     ],
 )
 def test_a_useless_rule_is_refused_with_the_reason(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(MaintenanceError, match="read the rules") as caught:
+    with pytest.raises(MaintenanceError, match="read each rule") as caught:
         rule(**options)
     assert words in caught.value.observed
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ..errors import MaintenanceError
+from ..named_options import read_named
 from ..quantities import human_bytes, human_seconds, parse_duration, parse_size
 from .holding import Contents
 
@@ -59,24 +59,13 @@ def reason_to_clear(cache: Cache, contents: Contents, now: float) -> str:
 
 def read_caches(options: t.Sequence[dict[str, t.Any]]) -> list[Cache]:
     """The caches that *options* describe; raises MaintenanceError that names all problems at once."""
-    caches: list[Cache] = []
-    problems: list[str] = []
-    for option in options:
-        name = option["name"] or option["path"]
-        try:
-            caches.append(_read_cache(name, option))
-        except ValueError as error:
-            problems.append(f"cache {name}: {error}")
-        if sum(name == (other["name"] or other["path"]) for other in options) > 1:
-            problems.append(f"cache {name}: another cache has the same name; give each its own `name`")
-    if problems:
-        raise MaintenanceError(
-            "read the caches of cache_clearing",
-            expected="caches that say when they are cleared",
-            observed="; ".join(dict.fromkeys(problems)),
-            advice="Correct them in cache_clearing_caches; nothing was cleared.",
-        )
-    return caches
+    return read_named(
+        "cache",
+        options,
+        _read_cache,
+        expected="caches that say when they are cleared",
+        advice="Correct them in cache_clearing_caches; nothing was cleared.",
+    )
 
 
 def _read_cache(name: str, option: dict[str, t.Any]) -> Cache:

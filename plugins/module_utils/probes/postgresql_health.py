@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ..errors import MaintenanceError
+from ..postgresql import LOGIN_OPTIONS, MissingToolError, connect, driver, query, value
 from ..quantities import human_bytes, human_seconds, parse_size
 from ..result import Part, limit_status
 from . import postgresql_sql as statements
@@ -19,13 +20,7 @@ from .running import Probe
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "default": ""},
-    # The login options of module_utils/postgresql.py, which loads the driver: hosts without PostgreSQL are spared that.
-    "login_host": {"type": "str", "default": ""},
-    "login_port": {"type": "int", "default": 5432},
-    "login_unix_socket": {"type": "str", "default": ""},
-    "login_user": {"type": "str", "default": "postgres"},
-    "login_password": {"type": "str", "default": "", "no_log": True},
-    "login_db": {"type": "str", "default": "postgres"},
+    **LOGIN_OPTIONS,
     "warn_seconds": {"type": "float", "default": 0.5},
     "fail_seconds": {"type": "float", "default": 3.0},
     "warn_connections_used_ratio": {"type": "float", "default": 0.80},
@@ -66,7 +61,7 @@ class _Server(t.NamedTuple):
 def probes(servers: t.Sequence[Options]) -> list[Probe]:
     if servers:
         # Here, before the threads start: loading the driver in one of them would hold up the others.
-        from .. import postgresql  # noqa: F401
+        driver()
     return [Probe(f"PostgreSQL {name_of(server)}", functools.partial(probe, server)) for server in servers]
 
 
@@ -77,8 +72,6 @@ def name_of(server: Options) -> str:
 
 def probe(options: Options, part: Part) -> None:
     """Connect, and carry out each check by itself: one that fails does not keep the others from being made."""
-    from ..postgresql import MissingToolError, connect, query, value
-
     name = name_of(options)
     began = time.monotonic()
     try:
@@ -155,8 +148,6 @@ def lacks_rights(what: str, server: _Server, part: Part) -> bool:
 
 
 def check_connections(server: _Server, part: Part) -> None:
-    from ..postgresql import value
-
     facts = server.facts
     # A role without the right sees that there are others, but not which of them are clients.
     used = value(server.connection, statements.CLIENTS if facts["sees_all"] else statements.ALL_BACKENDS)
@@ -175,8 +166,6 @@ def check_connections(server: _Server, part: Part) -> None:
 
 def check_transactions(server: _Server, part: Part) -> None:
     """The oldest transaction (prepared ones too: they hold back vacuum like others) and the longest idle one."""
-    from ..postgresql import query
-
     for what, statement, option, metric, advice in (
         (
             "oldest transaction",
@@ -210,8 +199,6 @@ def check_transactions(server: _Server, part: Part) -> None:
 
 def check_freeze_ages(server: _Server, part: Part) -> None:
     """Ages of transaction ids against the age at which autovacuum freezes by force."""
-    from ..postgresql import query
-
     for what, metric, statement, freeze_max in (
         ("transaction id age", "xid", statements.XID_AGE, server.facts["freeze_max"]),
         ("multixact id age", "mxid", statements.MXID_AGE, server.facts["multixact_freeze_max"]),
@@ -239,8 +226,6 @@ def check_replication(server: _Server, part: Part) -> None:
 
 
 def check_standbys(server: _Server, part: Part) -> None:
-    from ..postgresql import query
-
     options = server.options
     if lacks_rights("replication", server, part):
         return
@@ -258,8 +243,6 @@ def check_standbys(server: _Server, part: Part) -> None:
 
 
 def check_own_lag(server: _Server, part: Part) -> None:
-    from ..postgresql import query
-
     row = query(server.connection, statements.OWN_LAG)[0]
     part.require(
         f"WAL receiver of PostgreSQL {server.name}",
@@ -290,8 +273,6 @@ def decide_lag(name: str, lag_bytes: t.Any, lag_seconds: t.Any, options: Options
 
 def check_archiver(server: _Server, part: Part) -> None:
     """Whether WAL is archived: failures since the last success, and segments that wait."""
-    from ..postgresql import query
-
     facts, options = server.facts, server.options
     if facts["archive_mode"] == "off" or (facts["standby"] and facts["archive_mode"] != "always"):
         return

@@ -12,7 +12,7 @@ import os
 import re
 import typing as t
 
-from ..errors import MaintenanceError
+from ..named_options import read_named
 from ..quantities import human_bytes, human_seconds, parse_duration, parse_size
 
 # Without an age of its own, a rule leaves alone an empty directory that somebody may just have made.
@@ -144,24 +144,13 @@ def decide(rule: Rule, now: float, ranking: Ranking | None) -> Limits:
 
 def read_rules(options: t.Sequence[dict[str, t.Any]]) -> list[Rule]:
     """The rules that *options* describe; raises MaintenanceError that names all problems at once."""
-    rules: list[Rule] = []
-    problems: list[str] = []
-    for option in options:
-        name = option["name"] or option["path"]
-        try:
-            rules.append(_read_rule(name, option))
-        except ValueError as error:
-            problems.append(f"rule {name}: {error}")
-        if sum(name == (other["name"] or other["path"]) for other in options) > 1:
-            problems.append(f"rule {name}: another rule has the same name; give each its own `name`")
-    if problems:
-        raise MaintenanceError(
-            "read the rules of storage_cleanup",
-            expected="rules that say what goes",
-            observed="; ".join(dict.fromkeys(problems)),
-            advice="Correct them in storage_cleanup_rules; nothing was removed.",
-        )
-    return rules
+    return read_named(
+        "rule",
+        options,
+        _read_rule,
+        expected="rules that say what goes",
+        advice="Correct them in storage_cleanup_rules; nothing was removed.",
+    )
 
 
 def _read_rule(name: str, option: dict[str, t.Any]) -> Rule:
