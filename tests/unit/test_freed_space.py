@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,9 @@ def test_a_removed_file_that_a_process_holds_open_is_named(tmp_path: Path, monke
     victim.write_text("x")
     child = os.fork()
     if child == 0:
-        held = os.open(victim, os.O_RDONLY)
+        os.open(victim, os.O_RDONLY)
         os.write(write_end, b"1")
-        os.close(write_end)
-        os.read(read_end, 1)
-        os.close(held)
-        os._exit(0)
+        signal.pause()
     try:
         os.read(read_end, 1)
         victim.unlink()
@@ -52,7 +50,7 @@ def test_a_removed_file_that_a_process_holds_open_is_named(tmp_path: Path, monke
         assert check["status"] == "warned"
         assert f"pid {child}" in check["observed"]
     finally:
-        os.kill(child, 9)
+        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
