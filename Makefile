@@ -34,7 +34,7 @@ demo-clean: ## Stop the demo platform and remove .demo
 
 .PHONY: test
 test: setup-test ## Run every test that needs no container
-	@python -m pytest -m "not long" $(PYTEST_ARGS)
+	@python -m pytest -m "not long" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup-test ## Run the tests that take minutes
