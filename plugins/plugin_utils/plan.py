@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, time
@@ -17,7 +16,7 @@ from zoneinfo import ZoneInfo
 import yaml
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration
 
-from .results import schema_problems
+from .plan_flaws import Flaw, flaws_of, nearest, without
 from .schedule import PERIODS, Freeze, Window
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -74,9 +73,10 @@ def build_plan(
     """The plan that follows from the inventory's three variables; raises PlanProblems that names everything wrong."""
     known = known_activities() if defaults is None else defaults
     document = _plain({"maintenance_plan": stated, "maintenance_windows": windows, "maintenance_freezes": freezes})
-    problems = [*_unknown_names(document, known), *schema_problems("plan.v1.json", document)]
-    if problems:
-        raise PlanProblems(_without_duplicates(problems))
+    flaws = flaws_of(document)
+    problems = _said_once(_unknown_names(document, known), flaws)
+    _judge_zones_of_flawed(document, flaws, problems)
+    document = _sound_part(document, flaws)
     entries: dict[str, Entry] = {}
     not_applicable: dict[str, str] = {}
     for activity, default in known.items():
@@ -123,30 +123,37 @@ def _unknown_names(document: dict[str, Any], known: dict[str, Any]) -> list[str]
     problems = []
     for activity, entry in stated.items():
         if activity not in known:
-            problems.append(f"maintenance_plan.{activity}: unknown activity{_nearest(activity, known)}")
+            problems.append(f"maintenance_plan.{activity}: unknown activity{nearest(activity, known)}")
         cadence = entry.get("cadence") if isinstance(entry, dict) else None
-        if cadence is not None and cadence not in PERIODS:
+        if isinstance(cadence, str) and cadence not in PERIODS:
             problems.append(
-                f"maintenance_plan.{activity}.cadence: unknown cadence {cadence!r}{_nearest(cadence, PERIODS)}"
+                f"maintenance_plan.{activity}.cadence: unknown cadence {cadence!r}{nearest(cadence, PERIODS)}"
             )
     return problems
 
 
-def _nearest(name: Any, names: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(names))}"
+def _said_once(unknown: list[str], flaws: list[Flaw]) -> list[str]:
+    """All problems, without what the schema says again about a place that has been named in better words."""
+    places = {problem.partition(":")[0] for problem in unknown}
+    return [*unknown, *(str(flaw) for flaw in flaws if str(flaw).partition(":")[0] not in places)]
 
 
-def _without_duplicates(problems: list[str]) -> list[str]:
-    """Leave out what the schema says again about a place that has been named in better words."""
-    places = {problem.partition(":")[0] for problem in problems[: len(problems)] if "unknown" in problem}
-    kept = []
-    for problem in problems:
-        place = problem.partition(":")[0]
-        if place in places and "unknown" not in problem:
-            continue
-        kept.append(problem)
-    return kept
+def _sound_part(document: dict[str, Any], flaws: list[Flaw]) -> dict[str, Any]:
+    """What is left of *document* to be judged further; it is never carried out."""
+    rest = without(document, flaws)
+    for flaw in flaws:
+        match flaw.path:
+            case ("maintenance_plan", activity, "hosts", *_):
+                rest["maintenance_plan"][activity]["hosts"] = "all"  # nothing can be said about them
+    return rest
+
+
+def _judge_zones_of_flawed(document: dict[str, Any], flaws: list[Flaw], problems: list[str]) -> None:
+    """Windows and freezes that are wrong in other ways are judged no further, but for their time zone."""
+    for variable, number in dict.fromkeys(flaw.path[:2] for flaw in flaws if len(flaw.path) > 1):
+        one = document[str(variable)][number]
+        if variable != "maintenance_plan" and isinstance(one, dict) and isinstance(one.get("timezone"), str):
+            _zone(one["timezone"], f"{variable}.{number}.timezone", problems)
 
 
 def _hosts_of(activity: str, merged: dict[str, Any], resolve: Resolve, problems: list[str]) -> tuple[list[str], str]:
@@ -190,7 +197,7 @@ def _requires_problems(entries: dict[str, Entry], known: dict[str, Any]) -> list
         for name in entry.requires:
             place = f"maintenance_plan.{entry.activity}.requires.{name}"
             if name not in known:
-                problems.append(f"{place}: unknown activity{_nearest(name, known)}")
+                problems.append(f"{place}: unknown activity{nearest(name, known)}")
             elif name not in entries:
                 problems.append(f"{place}: {name} is carried out on no host, so its evidence can never be had")
     cycle = _cycle({name: list(entry.requires) for name, entry in entries.items()})

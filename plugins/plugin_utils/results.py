@@ -108,10 +108,17 @@ def _compose(gathered: Gathered, run: dict[str, Any], finished: str, source: str
     }
 
 
+def schema_errors(schema: str, document: Any) -> list[Any]:
+    """jsonschema's errors of *document* by the schema file *schema*, in the order of their places."""
+    return sorted(_validator(schema).iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
+
+
 def schema_problems(schema: str, document: Any) -> list[str]:
     """What is wrong with *document* by the schema file *schema*, as ``place: message``; empty when it is valid."""
-    errors = sorted(_validator(schema).iter_errors(document), key=lambda error: list(map(str, error.absolute_path)))
-    return [f"{'.'.join(map(str, error.absolute_path)) or 'document'}: {error.message[:300]}" for error in errors]
+    return [
+        f"{'.'.join(map(str, error.absolute_path)) or 'document'}: {error.message[:300]}"
+        for error in schema_errors(schema, document)
+    ]
 
 
 @functools.cache

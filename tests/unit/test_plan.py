@@ -72,9 +72,13 @@ def test_an_activity_that_is_switched_off_or_has_no_host_by_default_is_said_not_
         ({"backup": {"requires": {"restore_test": "1d"}}}, "in a circle: backup → restore_test → backup"),
         ({"backup": {"requires": {"health": "1d"}}}, "maintenance_plan.backup.requires.health: unknown activity"),
         ({"backup": {"requires": {"patching": "a day"}}}, "'a day' is not a duration"),
-        ({"backup": {"colour": "blue"}}, "'colour' was unexpected"),
+        ({"backup": {"colour": "blue"}}, "maintenance_plan.backup: unknown key 'colour'; known are approval, cadence"),
+        ({"backup": {"cadense": "daily"}}, "unknown key 'cadense'; did you mean cadence?"),
+        ({"backup": {"cadence": ["daily"]}}, "['daily'] is none of continuous, daily"),
+        ({"backup": {"disruptive": "perhaps"}}, "maintenance_plan.backup.disruptive: 'perhaps' is not true or false"),
+        ({"backup": None}, "maintenance_plan.backup: None is not a mapping (name: value)"),
         ({"patching": {"enabled": False}, "backup": {"requires": {"patching": "1d"}}}, "evidence can never be had"),
-        ("daily", "is not of type 'object'"),
+        ("daily", "maintenance_plan: 'daily' is not a mapping (name: value)"),
     ],
 )  # fmt: skip
 def test_each_kind_of_bad_entry_is_named_in_words(entry: Any, words: str) -> None:
@@ -82,18 +86,53 @@ def test_each_kind_of_bad_entry_is_named_in_words(entry: Any, words: str) -> Non
 
 
 def test_all_problems_are_named_at_once() -> None:
+    """Whatever their kind: nobody has to correct a plan five times to see what is wrong with it."""
     found = problems_of(
-        plan={"bakcup": {}, "backup": {"cadence": "dayly"}, "patching": {"disruptive": "yes please"}},
-        windows=[{"name": "w", "weekday": "sunday", "start": "02:00", "end": "05:00"}],
+        plan={
+            "bakcup": {},
+            "backup": {"cadence": "dayly", "grace": "6 parsecs", "requires": {"restore_test": "1d", "health": "1d"}},
+            "patching": {"disruptive": "yes please", "hosts": "nowhere", "colour": "red"},
+            "restore_test": {"requires": {"backup": "1d"}, "hosts": 7},
+        },
+        windows=[
+            {"name": "w", "weekday": "sunday", "start": "25:00", "end": 750, "timezone": "Europe/Zurihc"},
+            {"name": "v", "weekday": "sun", "start": "02:00", "end": "02:00", "timezone": "Mars"},
+            "always",
+        ],
+        freezes=[{"from": "soon"}, {"name": "f", "from": "2027-02-05", "to": "2027-01-18"}],
     )
-    assert len(found) == 4, found
+    assert [problem.partition(": ")[0] for problem in found] == [
+        "maintenance_plan.bakcup",
+        "maintenance_plan.backup.cadence",
+        "maintenance_freezes.0",
+        "maintenance_freezes.0",
+        "maintenance_plan.patching",
+        "maintenance_plan.patching.disruptive",
+        "maintenance_plan.restore_test.hosts",
+        "maintenance_windows.0.end",
+        "maintenance_windows.0.start",
+        "maintenance_windows.0.weekday",
+        "maintenance_windows.2",
+        "maintenance_windows.0.timezone",
+        "maintenance_plan.backup.grace",
+        "maintenance_plan.patching.hosts",
+        "maintenance_plan.backup.requires.health",
+        "maintenance_plan",
+        "maintenance_windows[v].timezone",
+        "maintenance_windows[v]",
+        "maintenance_freezes[f]",
+    ], "\n".join(found)
 
 
 @pytest.mark.parametrize(
     ("window", "words"),
     [
         ({"start": "02:00", "end": "05:00", "timezone": "Europe/Zurihc"}, "unknown time zone 'Europe/Zurihc'"),
-        ({"start": 750, "end": "05:00"}, "start"),
+        (
+            {"start": 750, "end": "05:00"},
+            """start: 750 is not as it should be: hours and minutes like "02:30", in quotes""",
+        ),
+        ({"weekday": "sunday", "start": "01:00", "end": "05:00"}, "mon, tue, wed, thu, fri, sat or sun, or a list"),
         ({"start": "02:00", "end": "02:00"}, "it never opens"),
     ],
 )
