@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.gates import Circumstances, Decision, decide
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
+
+if TYPE_CHECKING:
+    from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
 
 
 class ActionModule(ControlAction):

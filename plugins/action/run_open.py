@@ -9,16 +9,18 @@ import difflib
 import getpass
 import os
 import platform
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ansible import context
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock, controller, presence
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.identifiers import new_id
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, settle_dead_runs
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan import Plan, PlanProblems, known_activities
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.schedule import PERIODS
+
+if TYPE_CHECKING:
+    from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
 
 _TAGS_OF_ANSIBLE = {"all", "tagged", "untagged", "always", "never"}
 _TAGS_OF_MOLECULE = {"molecule-notest", "notest", "molecule-idempotence-notest"}  # skipped in all that Molecule runs
@@ -34,7 +36,7 @@ class ActionModule(ControlAction):
         if not presence.is_announced():
             raise _ledger_callback_missing()
         plan, ledger = self.plan(), self.ledger()
-        settle_dead_runs(ledger)
+        ledger.settle_dead_runs()
         due = self._due(plan, arguments)
         run = self._describe(arguments["cadence"], plan, due, ledger)
         ledger.open_run(run, admit=lambda others: _refuse_overlap(run, others))

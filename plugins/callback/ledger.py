@@ -20,11 +20,11 @@ requirements:
 
 import atexit
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector import Collector
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, ledger_url
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.open_ledger import open_ledger
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.presence import announce
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.task_results import (
     action_of,
@@ -32,6 +32,9 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils.task_results 
     host_of,
     task_of,
 )
+
+if TYPE_CHECKING:
+    from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
 
 
 class CallbackModule(CallbackBase):
@@ -73,7 +76,7 @@ class CallbackModule(CallbackBase):
         if run is None:
             return
         if not opened_before:
-            self._ledger = Ledger(ledger_url(run["ledger"]))
+            self._ledger = open_ledger(run["ledger"])
             atexit.register(self._end_if_still_open, run["id"], os.getpid())
         if part and self._ledger:
             self._ledger.append_part(run["id"], host, self._collector.activity, part)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ansible.inventory.manager import InventoryManager
 from ansible.plugins.action import ActionBase
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 
-from .ledger import Ledger, ledger_url
+from .open_ledger import open_ledger
 from .plan import Plan, PlanProblems, build_plan
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 
 class ControlAction(ActionBase):  # type: ignore[misc]
@@ -28,7 +31,7 @@ class ControlAction(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._variables = task_vars or {}
-        _, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
+        _result, arguments = self.validate_argument_spec(argument_spec=self.ARGUMENTS)
         try:
             return self.control(arguments)
         except PlanProblems as error:
@@ -53,7 +56,7 @@ class ControlAction(ActionBase):  # type: ignore[misc]
         )
 
     def ledger(self) -> Ledger:
-        return Ledger(ledger_url(self.variable("maintenance_ledger", "")))
+        return open_ledger(self.variable("maintenance_ledger", ""))
 
     def report_directory(self) -> Path:
         return Path(self.variable("maintenance_report_dir", ".wellkept/reports")).expanduser().absolute()

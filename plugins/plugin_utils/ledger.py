@@ -139,7 +139,9 @@ class Ledger:
 
     # Writing
 
-    def open_run(self, run: dict[str, Any], admit: Callable[[list[dict[str, Any]]], None] = lambda _: None) -> None:
+    def open_run(
+        self, run: dict[str, Any], admit: Callable[[list[dict[str, Any]]], None] = lambda _others: None
+    ) -> None:
         """Record that *run* (keys ``id``, ``started``, ``controller``, ``due`` and more) begins.
 
         *admit* sees the other open runs and raises to refuse; nobody can open a run between its look and our entry.
@@ -158,6 +160,13 @@ class Ledger:
                 ended = clock.to_text(clock.now())
                 values = {"run_id": run_id, "ended": ended, "state": state, "verdict": verdict, "detail": detail}
                 connection.execute(run_endings.insert().values(values))
+
+    def settle_dead_runs(self) -> list[dict[str, Any]]:
+        """Give every run whose controller died its ending, and return those runs."""
+        dead = [run for run in self.open_runs() if is_dead(run["controller"])]
+        for run in dead:
+            self.end_run(run["id"], "interrupted", "failed", "its controller died before it was closed")
+        return dead
 
     def append_part(self, run_id: str, host: str, activity: str, part: dict[str, Any]) -> None:
         """Keep what one task answered, as it arrives."""
@@ -270,14 +279,6 @@ class Ledger:
         query = sa.select(results.c.document).where(condition).order_by(results.c.finished, results.c.id)
         with self._reading() as connection:
             return [row.document for row in connection.execute(query)]
-
-
-def settle_dead_runs(ledger: Ledger) -> list[dict[str, Any]]:
-    """Give every run whose controller died its ending, and return those runs."""
-    dead = [run for run in ledger.open_runs() if is_dead(run["controller"])]
-    for run in dead:
-        ledger.end_run(run["id"], "interrupted", "failed", "its controller died before it was closed")
-    return dead
 
 
 def _make_private_file(path: Path) -> None:

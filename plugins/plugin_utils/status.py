@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import clock
-from .ledger import Ledger
 from .plan import Entry, Plan
 from .schedule import next_due
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
 
 
 def status_rows(plan: Plan, ledger: Ledger, now: datetime) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock, controller, ledger_schema
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.identifiers import new_id
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, ledger_url, settle_dead_runs
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger, ledger_url
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.results import Gathered, result_document
 from support.postgresql import PostgresServer
 
@@ -92,7 +92,7 @@ def _write_many(url: str, number: int) -> None:
     ledger = Ledger(url)
     run = new_run(due={})
     ledger.open_run(run)
-    for _ in range(20):
+    for _round in range(20):
         ledger.append_part(run["id"], f"h{number}", "backup", {"n": number})
     ledger.append_results([good_result(run, f"h{number}-{index}") for index in range(20)])
     ledger.end_run(run["id"], "closed", "passed")
@@ -148,7 +148,7 @@ def test_a_dead_controllers_run_is_settled_and_a_living_ones_is_left_alone(url: 
     elsewhere = new_run(controller={"host": "another", "boot": "b", "pid": 1, "started": 1})
     for run in (alive, dead, elsewhere):
         ledger.open_run(run)
-    assert [run["id"] for run in settle_dead_runs(ledger)] == [dead["id"]]
+    assert [run["id"] for run in ledger.settle_dead_runs()] == [dead["id"]]
     assert {run["id"] for run in ledger.open_runs()} == {alive["id"], elsewhere["id"]}
 
 
