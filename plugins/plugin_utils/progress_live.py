@@ -102,7 +102,7 @@ class LiveView:
         done = sum(1 for state in self._cells.values() if state not in ("waiting", "running"))
         now = time.monotonic()
         foot: list[tuple[Any, str]] = [
-            (bar(done, len(self._cells), width, unicode=self._unicode), "cyan"),
+            (progress_bar(done, len(self._cells), width, unicode=self._unicode), "cyan"),
             (f"{self._task} ({_clock(now - self._task_began)})" if self._task else " ", "dim"),
         ]
         head: list[tuple[Any, str]] = [(f"{self._title}, {_clock(now - self._began)}", "bold")]
@@ -183,7 +183,7 @@ class _Grid:
 _STRIP = {"passed": "+", "warned": "!", "failed": "X", "skipped": "-", "unknown": "?", "running": ">", "waiting": "."}
 
 
-def bar(done: int, total: int, width: int, *, unicode: bool) -> str:
+def progress_bar(done: int, total: int, width: int, *, unicode: bool) -> str:
     """``━━━━━━────  3 of 5``, at most *width* wide."""
     label = f"  {done} of {total}"
     length = min(max(width - len(label), 5), 60)

@@ -48,7 +48,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CoreEngine]:
 
 def kind_of(path: str) -> str:
     """What a file in a backup is, so that every kind gets its share of the damage."""
-    first, _, rest = path.partition("/")
+    first, _slash, rest = path.partition("/")
     if first == "base":
         for name in ("backup_manifest", "postgresql.auto.conf", "backup_label"):
             if rest == name:
@@ -98,7 +98,7 @@ def test_every_flipped_bit_is_found_in_every_kind_of_file(engine: CoreEngine) ->
 
 
 def test_sound_backups_raise_no_alarm(engine: CoreEngine) -> None:
-    problems = [engine.verify(backup.label).problems for _ in range(CLEAN_RUNS // 2) for backup in engine.list()]
+    problems = [engine.verify(backup.label).problems for _round in range(CLEAN_RUNS // 2) for backup in engine.list()]
     assert len(problems) == CLEAN_RUNS
     assert not any(problems)
 

@@ -106,7 +106,7 @@ def test_connections_that_run_out_warn_fail_and_then_are_refused_in_words(
     name = "connections used of PostgreSQL main"
     held = []
     try:
-        held += [server.connect() for _ in range(7)]
+        held += [server.connect() for _number in range(7)]
         assert named(check(tmp_path, postgresql=watch(server)), name)["status"] == "warned"
         held.append(server.connect())
         full = named(check(tmp_path, postgresql=watch(server)), name)
@@ -238,7 +238,7 @@ def test_no_line_is_lost_or_counted_twice_while_the_log_is_written_and_rotated(t
         nonlocal written
         while not stop.is_set():
             with log.open("a") as stream:
-                for _ in range(200):
+                for _attempt in range(200):
                     stream.write(f"{time.time_ns()} ERROR {written}\n")
                     stream.flush()
                     written += 1
@@ -253,7 +253,7 @@ def test_no_line_is_lost_or_counted_twice_while_the_log_is_written_and_rotated(t
     writer = threading.Thread(target=write_and_rotate)
     writer.start()
     try:
-        for _ in range(6):
+        for _round in range(6):
             counted += check(tmp_path, logs=rule(log))["metrics"]["log_lines app"]["value"]
     finally:
         stop.set()

@@ -492,7 +492,7 @@ def test_told_to_stop_it_cleans_up_and_says_so(site: RestoreSite, good: Backup, 
     while not site.servers() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _errors = process.communicate(timeout=60)
     shown = json.loads(output)
     assert shown["failed"]
     assert f"stopped by {number.name}" in shown["msg"]
@@ -507,7 +507,7 @@ def test_two_at_once_are_kept_apart(site: RestoreSite, good: Backup) -> None:
     second = site.test()
     assert second["failed"]
     assert "held by run first" in second["msg"]
-    output, _ = first.communicate(timeout=120)
+    output, _errors = first.communicate(timeout=120)
     assert not json.loads(output).get("failed")
 
 
@@ -521,9 +521,9 @@ def test_flipped_bits_past_verification_are_found_or_proven_harmless(site: Resto
     for number in range(200):
         flipped: list[str] = []
 
-        def flip(data: Path, number: int = number, flipped: list[str] = flipped) -> None:
+        def flip(data: Path, number: int = number, note: Callable[[str], None] = flipped.append) -> None:
             anywhere = sorted(str(path.relative_to(data)) for path in data.rglob("*") if path.is_file())
-            flipped.append(flip_bit(data, ours if number % 2 else anywhere, rng))
+            note(flip_bit(data, ours if number % 2 else anywhere, rng))
 
         try:
             found = bool(failed(site.prove(good, flip, amcheck=True)))

@@ -174,7 +174,7 @@ def test_no_descriptor_is_left_open(base: Path) -> None:
 def test_a_tree_that_is_too_deep_is_reported_and_not_entered_further(tmp_path: Path) -> None:
     base = tmp_path.resolve()
     descriptor = os.open(base, os.O_RDONLY)
-    for _ in range(300):
+    for _round in range(300):
         os.mkdir("d", dir_fd=descriptor)
         below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
         os.close(descriptor)

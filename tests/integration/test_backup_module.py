@@ -90,7 +90,7 @@ def test_between_full_backups_incremental_ones_build_a_chain_that_can_be_combine
 ) -> None:
     run_module("backup", options)
     server.sql("UPDATE student SET name = 'renamed' WHERE id % 50 = 0")
-    for _ in range(2):
+    for _round in range(2):
         shown = run_module("backup", {**options, "interval": "0"})
         assert not shown["failed"], shown["msg"]
     assert statuses(shown)["chain to build on"] == "passed"

@@ -46,7 +46,7 @@ def test_an_older_server_gets_sound_full_backups_and_the_reason(server: Postgres
         "interval": "0",
         "bin_dir": os.fspath(server.bin_dir),
     }
-    for _ in range(2):
+    for _round in range(2):
         shown = run_module("backup", options)
         assert not shown["failed"], shown["msg"]
         assert checks_by_name(shown)["content can be compared"]["status"] == "passed"

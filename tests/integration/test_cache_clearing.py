@@ -205,7 +205,7 @@ def test_readers_never_see_half_a_cache(cache: Path) -> None:
             make_file(cache / entry)
         (cache / "index.json").write_text(json.dumps(entries))
         stop.clear()
-        readers = [threading.Thread(target=read) for _ in range(3)]
+        readers = [threading.Thread(target=read) for _number in range(3)]
         for reader in readers:
             reader.start()
         try:

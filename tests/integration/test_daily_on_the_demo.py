@@ -38,7 +38,7 @@ def data_by_activity(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_a_rehearsal_says_what_it_would_do_and_changes_nothing(reports: list[dict[str, Any]]) -> None:
-    rehearsal, first, _ = reports
+    rehearsal, first, _second = reports
     assert rehearsal["run"]["check_mode"]
     would = {name for name, data in data_by_activity(rehearsal).items() if data["changes"]}
     assert would >= {"storage_cleanup", "log_rotation", "backup"}

@@ -43,13 +43,13 @@ def test_every_type_that_a_column_can_have_is_read(connection: Connection) -> No
         "SELECT format_type(oid, NULL), typname FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace "
         "AND typtype IN ('b', 'r', 'm') AND typname !~ '^(_|pg_)'"
     ).fetchall()
-    for number, (name, _) in enumerate(rows):
+    for number, (name, _typname) in enumerate(rows):
         connection.execute(f"CREATE TABLE t{number} (plain {name}, array_of {name}[])")
         connection.execute(f"INSERT INTO t{number} VALUES (NULL, ARRAY[NULL]::{name}[])")
     found = taken(connection)
     assert len(found) == len(rows) > 60
     assert all(entry["rows"] == 1 for entry in found.values())
-    methods = {typname: found[f"public.t{number}"]["method"] for number, (_, typname) in enumerate(rows)}
+    methods = {typname: found[f"public.t{number}"]["method"] for number, (_name, typname) in enumerate(rows)}
     assert (
         methods["int4"] == methods["text"] == methods["varchar"] == methods["jsonb"] == methods["int4range"] == "record"
     )
@@ -233,7 +233,7 @@ def test_held_tables_cannot_be_emptied_behind_a_snapshot(postgresql: PostgresSer
     postgresql.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 5) g", database)
     postgresql.sql("CREATE MATERIALIZED VIEW v AS SELECT * FROM t", database)
     with postgresql.connect(database) as reader, postgresql.connect(database) as writer:
-        compared, _ = tables(reader)
+        compared, _not_compared = tables(reader)
         reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         hold(reader, compared)
         writer.execute("SET lock_timeout = '100ms'")

@@ -118,14 +118,14 @@ def test_check_mode_records_results_that_are_no_evidence(frame: Frame) -> None:
 
 def test_limit_restricts_the_run_to_those_hosts(frame: Frame) -> None:
     assert frame.play("daily", "--limit", "h2").returncode == 0
-    assert {host for host, _ in frame.outcomes()} == {"h2"}
+    assert {host for host, _activity in frame.outcomes()} == {"h2"}
 
 
 def test_tags_select_activities_and_a_misspelt_one_is_refused(frame: Frame) -> None:
     assert frame.play("daily", "--tags", "sample_third").returncode == 0
-    assert {activity for _, activity in frame.outcomes()} == {"sample_third"}
+    assert {activity for _host, activity in frame.outcomes()} == {"sample_third"}
     assert frame.play("daily", "--skip-tags", "sample_third").returncode == 0
-    assert {activity for _, activity in frame.outcomes()} == {"sample_first", "sample_second"}
+    assert {activity for _host, activity in frame.outcomes()} == {"sample_first", "sample_second"}
     refused = frame.play("daily", "--tags", "sample_thrid")
     assert refused.returncode != 0
     assert "did you mean sample_third?" in refused.stdout

@@ -315,7 +315,7 @@ def test_a_healthy_host_with_many_checks_takes_well_below_a_second(tmp_path: Pat
     log.write_text("fine\n" * 10_000)
     with web_server() as port:
         times = []
-        for _ in range(3):
+        for _round in range(3):
             shown = check(
                 tmp_path,
                 http=[{"name": str(n), "url": f"http://127.0.0.1:{port}/", "body": "ok"} for n in range(3)],

@@ -48,7 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.send_response(200)
             self.end_headers()
-            for _ in range(300):
+            for _attempt in range(300):
                 self.wfile.write(b"x")
                 time.sleep(0.1)
 

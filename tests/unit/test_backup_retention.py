@@ -108,7 +108,7 @@ def history(chance: random.Random) -> list[Known]:
 def test_over_any_history_what_is_needed_stays() -> None:
     chance = random.Random(7)
     removed = 0
-    for _ in range(4000):
+    for _round in range(4000):
         backups = history(chance)
         keep_full, within = chance.randrange(0, 4), timedelta(days=chance.randrange(0, 60))
         going = expirable(backups, NOW, keep_full=keep_full, keep_within=within)
@@ -134,7 +134,7 @@ def test_over_any_history_what_is_needed_stays() -> None:
 
 def test_killed_between_two_removals_no_chain_is_ever_cut_below() -> None:
     chance = random.Random(8)
-    for _ in range(1000):
+    for _round in range(1000):
         backups = history(chance)
         left = {backup.label: backup for backup in backups}
         for label in expirable(backups, NOW, keep_full=1, keep_within=timedelta(0)):

@@ -6,7 +6,7 @@ import io
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import progress_live
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_live import LiveView, bar
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.progress_live import LiveView, progress_bar
 from rich.console import Console
 from support.terminal import Screen
 
@@ -103,7 +103,7 @@ def test_hostile_host_names_draw_nothing() -> None:
 
 @pytest.mark.parametrize(("done", "total"), [(0, 0), (0, 3), (2, 3), (3, 3)])
 def test_the_bar_is_as_full_as_the_work_is_done(done: int, total: int) -> None:
-    drawn = bar(done, total, 40, unicode=False)
+    drawn = progress_bar(done, total, 40, unicode=False)
     assert len(drawn) <= 40
     length = drawn.count("#") + drawn.count("-")
     assert drawn.count("#") == (round(length * done / total) if total else length)

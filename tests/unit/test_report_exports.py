@@ -49,7 +49,9 @@ def parse(exposition: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
 
 
 def series(exposition: str, name: str) -> dict[tuple[str, ...], float]:
-    return {tuple(value for _, value in key[1]): value for key, value in parse(exposition).items() if key[0] == name}
+    return {
+        tuple(value for _label, value in key[1]): value for key, value in parse(exposition).items() if key[0] == name
+    }
 
 
 def seconds(iso: str) -> float:
@@ -220,7 +222,7 @@ def test_a_reader_never_finds_half_a_file(tmp_path: Path) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for _ in range(5):
+        for _round in range(5):
             write({**reports.believable(), "trends": []}, tmp_path)
     finally:
         stop.set()

@@ -82,7 +82,7 @@ def test_identifiers_sort_by_time_and_are_version_7() -> None:
     ids = [new_id(milliseconds) for milliseconds in (1, 2, 1_790_000_000_000)]
     assert ids == sorted(ids)
     assert {identifier[14] for identifier in ids} == {"7"}
-    assert len({new_id() for _ in range(1000)}) == 1000
+    assert len({new_id() for _number in range(1000)}) == 1000
 
 
 def test_the_verdict_of_a_run_is_its_worst_outcome() -> None:

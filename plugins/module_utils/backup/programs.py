@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import io
 import os
 import re
 import signal
@@ -73,9 +74,9 @@ def write_output(command: t.Sequence[str], path: str, environment: t.Mapping[str
             stderr=complaints,
             env={**os.environ, "LC_ALL": "C", **environment},
         ) as process:
-            assert process.stdout is not None  # noqa: S101 - said by stdout=PIPE
+            output = t.cast("io.BufferedReader", process.stdout)
             try:
-                for block in iter(lambda: process.stdout.read1(_CHUNK), b""):  # type: ignore[union-attr, attr-defined]
+                for block in iter(lambda: output.read1(_CHUNK), b""):
                     digest.update(block)
                     stream.write(block)
                     size += len(block)

@@ -16,11 +16,11 @@ _UTC_TIME = 0x17
 def expiry_of(certificate: bytes) -> float | None:
     """The time (seconds since 1970) at which the DER *certificate* ends; None when it cannot be read."""
     try:
-        _, whole = next(_elements(certificate))
-        _, to_be_signed = next(_elements(whole))
+        _tag, whole = next(_elements(certificate))
+        _tag, to_be_signed = next(_elements(whole))
         fields = [content for tag, content in _elements(to_be_signed) if tag != _CONSTRUCTED_VERSION]
         # serial number, signature algorithm, issuer, validity …
-        _, (tag, end) = _elements(fields[3])
+        _not_before, (tag, end) = _elements(fields[3])
         return _seconds(tag, end.decode("ascii"))
     except (StopIteration, IndexError, ValueError):
         return None

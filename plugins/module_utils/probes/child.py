@@ -46,7 +46,7 @@ class Child:
     def _stop(self) -> None:
         os.kill(self._pid, signal.SIGKILL)
         # Not waited for long: in an uninterruptible read it does not even die of SIGKILL, and init will reap it.
-        for _ in range(20):
+        for _attempt in range(20):
             if os.waitpid(self._pid, os.WNOHANG)[0]:
                 return
             time.sleep(0.01)
@@ -62,7 +62,7 @@ def _work_and_exit(work: t.Callable[[Emit], None], sink: int, seconds: float) ->
         # No lock and no pipe of the parent may outlive it here.
         os.closerange(0, sink)
         os.closerange(sink + 1, 4096)
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         with os.fdopen(sink, "wb", buffering=0) as stream:
 

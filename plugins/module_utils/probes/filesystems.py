@@ -86,7 +86,7 @@ def parse_mountinfo(content: bytes) -> list[Mount]:
     """The mounts in the text of /proc/self/mountinfo, in the order in which they were made."""
     mounts = []
     for line in content.decode(errors="surrogateescape").splitlines():
-        fields, _, rest = line.partition(" - ")
+        fields, _dash, rest = line.partition(" - ")
         words, kind = fields.split(" "), rest.split(" ")[0]
         options = [*words[5].split(","), *rest.split(" ")[-1].split(",")]
         mounts.append(Mount(_plain(words[4]), kind, words[2], _plain(words[3]), "ro" not in options))

@@ -122,7 +122,7 @@ def measure(endpoint: dict[str, t.Any], context: ssl.SSLContext | None, deadline
     url = endpoint["url"]
     headers = request_headers(endpoint)
     address = endpoint["address"]
-    for _ in range(MAX_REDIRECTS + 1):
+    for _redirect in range(MAX_REDIRECTS + 1):
         answer = ask(url, address, headers, context, deadline)
         if not endpoint["follow_redirects"] or answer.status not in REDIRECTS or not answer.location:
             return answer
@@ -321,7 +321,7 @@ def decide_body(endpoint: dict[str, t.Any], answer: Answer, part: Part) -> None:
     part.require(
         f"HTTP body of {endpoint['name']}",
         not missing,
-        expected=" and ".join(words for _, words in wanted),
+        expected=" and ".join(words for _found, words in wanted),
         observed=f"{' and '.join(missing)} not found in {size}" if missing else f"found in {size}",
         advice="Ask the endpoint by hand and see what it answers now.",
     )

@@ -53,7 +53,7 @@ def all_processes(proc: str = "/proc") -> list[Process]:
 def read_process(proc: str, pid: str) -> Process | None:
     """The process *pid*; None when it has ended meanwhile."""
     try:
-        name, _, rest = Path(proc, pid, "stat").read_bytes().partition(b"(")[2].rpartition(b")")
+        name, _parenthesis, rest = Path(proc, pid, "stat").read_bytes().partition(b"(")[2].rpartition(b")")
         command = Path(proc, pid, "cmdline").read_bytes().replace(b"\0", b" ").strip()
     except OSError:
         return None

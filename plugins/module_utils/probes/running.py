@@ -36,7 +36,7 @@ class Running:
         self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(len(self._jobs)):
             self._waiting.put(number)
-        for _ in range(min(workers, len(self._jobs))):
+        for _worker in range(min(workers, len(self._jobs))):
             threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
@@ -50,9 +50,9 @@ class Running:
 
     def wait(self, deadline: float) -> bool:
         """Wait for all, at most until the monotonic time *deadline*; whether all have finished."""
-        for _, _, finished in self._jobs:
+        for _probe, _part, finished in self._jobs:
             finished.wait(max(0.0, deadline - time.monotonic()))
-        return all(finished.is_set() for _, _, finished in self._jobs)
+        return all(finished.is_set() for _probe, _part, finished in self._jobs)
 
     def collect(self, into: Part) -> None:
         """Add what was found, in the order of the probes; what has not finished is ``unknown``."""

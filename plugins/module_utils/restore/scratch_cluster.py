@@ -75,7 +75,9 @@ class ScratchCluster:
     def control_data(self) -> dict[str, str]:
         """What pg_controldata says of the restored files."""
         said = run([os.path.join(self.bin_dir, "pg_controldata"), "-D", self.data], timeout=60).stdout
-        return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in said.splitlines())}
+        return {
+            name.strip(): value.strip() for name, _colon, value in (line.partition(":") for line in said.splitlines())
+        }
 
     def configure(self, version: int, libraries: str, target: t.Mapping[str, str]) -> None:
         """Write the server's configuration; recovery stops at *target* (``{"recovery_target_name": ...}``)."""
