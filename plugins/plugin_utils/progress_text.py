@@ -131,11 +131,10 @@ class Teller:
                 lines += self._indented(f"and {len(entry['where']) - MOST_ROWS} more hosts: see the report")
             if entry["advice"]:
                 lines += self._indented(f"To do: {entry['advice']}")
-        for data in results:
-            if data["outcome"] == "skipped":
-                sign = self.signs["skipped"]
-                lines += [("", ""), (self.line(f"{sign} {data['activity']} skipped on {data['host']}"), "skipped")]
-                lines += self._indented(data["reason"])
+        for (activity, reason), hosts in _skipped(results).items():
+            where = enumeration([self.line(host) for host in hosts], 5)
+            lines += [("", ""), (self.line(f"{self.signs['skipped']} {activity} skipped on {where}"), "skipped")]
+            lines += self._indented(reason)
         return lines
 
     def closing(self, summary: dict[str, Any]) -> list[Line]:
@@ -159,6 +158,15 @@ class Teller:
     def _indented(self, text: str) -> list[Line]:
         shown = textwrap.wrap(self.line(text), self.width - 4, break_on_hyphens=False)
         return [(f"    {line}", "") for line in shown]
+
+
+def _skipped(results: list[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
+    """The hosts on which an activity was skipped for the same reason."""
+    hosts: dict[tuple[str, str], list[str]] = {}
+    for data in results:
+        if data["outcome"] == "skipped":
+            hosts.setdefault((data["activity"], data["reason"]), []).append(data["host"])
+    return hosts
 
 
 def _worst(outcomes: list[str]) -> str:

@@ -47,6 +47,13 @@ def test_a_small_change_is_told_in_a_line_and_a_long_one_is_left_to_a_diff(telle
     assert teller.short_change({**diff, "after": "\x1b[2J"})[0][0].endswith("→ ␛[2J")
 
 
+def test_the_same_reason_to_skip_is_told_once_for_all_hosts(teller: Teller) -> None:
+    skipped = [data(f"web{n}", "log_rotation", [], outcome="skipped", reason="no logrotate") for n in range(50)]
+    told = [text for text, _status in teller.summary(skipped)]
+    assert told.count("    no logrotate") == 1
+    assert "– log_rotation skipped on web0, web1, web2, web3, web4 and 45 more" in told  # noqa: RUF001
+
+
 def test_what_failed_is_said_first(teller: Teller) -> None:
     checks = [check("a", "warned"), check("b", "failed", "91 %"), check("c")]
     assert teller.tick(data("a", "health_check", checks)).endswith(": b: 91 %; and 1 more")
