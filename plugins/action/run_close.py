@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.report.text import counted
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.run_report import (
     missing_results,
     verdict_of,
@@ -57,4 +58,4 @@ def _message(run: dict[str, Any], documents: list[dict[str, Any]], missing: list
         for outcome in ("passed", "warned", "failed", "skipped")
     }
     words = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    return f"{len(documents)} results: {words}."
+    return f"{counted(len(documents), 'result')}: {words}."
