@@ -61,6 +61,7 @@ def host(request: pytest.FixtureRequest) -> testinfra.host.Host:
 class Run:
     """One run, with its results by (host, activity)."""
 
+    cadence: str
     verdict: str
     check_mode: bool
     results: dict[tuple[str, str], dict]
@@ -80,12 +81,21 @@ class Run:
 
 @pytest.fixture(scope="session")
 def runs() -> list[Run]:
-    """The runs of this scenario in their order, as the ledger has them; read without any code of the collection."""
+    """The runs of this scenario, without those that tests have made by hand."""
+    return [run for run in read_runs() if run.cadence == "daily"]
+
+
+def read_runs() -> list[Run]:
+    """The runs in their order, as the ledger has them; read without any code of the collection."""
     with sqlite3.connect(f"file:{FLEET}/artifacts/ledger.db?mode=ro", uri=True) as ledger:
         found = ledger.execute(
             "SELECT id, document, verdict FROM runs LEFT JOIN run_endings ON run_id = id ORDER BY started"
         ).fetchall()
-        return [Run(verdict, json.loads(run)["check_mode"], _results(ledger, key)) for key, run, verdict in found]
+        return [_run(ledger, key, json.loads(document), verdict) for key, document, verdict in found]
+
+
+def _run(ledger: sqlite3.Connection, key: str, document: dict, verdict: str) -> Run:
+    return Run(document["cadence"], verdict, document["check_mode"], _results(ledger, key))
 
 
 def _results(ledger: sqlite3.Connection, run: str) -> dict[tuple[str, str], dict]:
