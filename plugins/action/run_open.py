@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import os
 import platform
@@ -17,6 +16,8 @@ from ansible_collections.wellkept.maintenance.plugins.plugin_utils import clock,
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.action import ControlAction
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.identifiers import new_id
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan import Plan, PlanProblems, known_activities
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.plan_flaws import nearest
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils.run_report import interrupted_before
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.schedule import PERIODS
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ActionModule(ControlAction):
             "changed": False,
             "maintenance_run": run,
             "due": due,
+            "interrupted": interrupted_before(run, ledger),
             "hosts_due": [
                 {"host": host, "groups": [f"due_{activity}" for activity in due if host in due[activity]]}
                 for host in sorted({host for hosts in due.values() for host in hosts})
@@ -96,8 +98,7 @@ def _selected_by_tags(activities: dict[str, list[str]], run_tags: list[str], ski
 
 
 def _unknown_tag(tag: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(tag, known, n=1)
-    return f"--tags {tag}: no activity has this name" + (f"; did you mean {near[0]}?" if near else "")
+    return f"--tags {tag}: no activity has this name{nearest(tag, known)}"
 
 
 def _refuse_overlap(run: dict[str, Any], others: list[dict[str, Any]]) -> None:

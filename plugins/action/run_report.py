@@ -24,7 +24,7 @@ class ActionModule(ControlAction):
                 where=ledger.shown_url,
                 expected="a run that was closed" if wanted == "latest" else f"the run {wanted}",
                 observed="no such run in the ledger",
-                advice="Carry out a run first, or name one that status.yml shows with -e run=ID.",
+                advice="Carry out a run first, or give the whole ID of one, as its report says it, with -e run=ID.",
             )
         reports = write_report(run, self.plan(), ledger, self.report_directory())
         return {"changed": True, "reports": reports, "maintenance_text": f"Report: {reports['html']}"}

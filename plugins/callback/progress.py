@@ -253,6 +253,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         part = self._collector.on_answer(host, action, task_of(result).get_name(), answer, kind=kind)
         if action == OPEN_ACTION and kind == "ok":
             self._lines(self._tell.opening(self._collector.run or {}, self._collector.due))
+            self._lines(self._tell.interrupted(answer.get("interrupted", [])))
             self._open_live()
         if action == CLOSE_ACTION and "maintenance_summary" in answer:
             self._summary = answer["maintenance_summary"]

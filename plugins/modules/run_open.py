@@ -56,6 +56,18 @@ hosts_due:
   type: list
   elements: dict
   sample: [{host: db1, groups: [due_backup]}]
+interrupted:
+  description: Earlier runs that died since the last one that reached its end, and what they left undone.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - run_id: 01a1fd6c-0850-7d6d-9ade-71fdca8da0d6
+      started: "2026-11-20T02:00:00.000Z"
+      operator: ada
+      detail: its controller died before it was closed
+      recorded: 4
+      missing: [{host: db1, activity: backup}]
 problems:
   description: Everything that is wrong with the plan or the ledger.
   returned: failure

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .ledger import Ledger
 
 
+PLAN_VARIABLES = ("maintenance_plan", "maintenance_windows", "maintenance_freezes")
+
+
 class ControlAction(ActionBase):  # type: ignore[misc]
     """An action that never connects to a host. A subclass says what it does in ``control(arguments)``."""
 
@@ -48,12 +51,30 @@ class ControlAction(ActionBase):  # type: ignore[misc]
         return self._templar.template(self._variables[name]) if name in self._variables else default
 
     def plan(self) -> Plan:
+        self._refuse_several_plans()
         return build_plan(
             self.variable("maintenance_plan", {}),
             self.variable("maintenance_windows", []),
             self.variable("maintenance_freezes", []),
             resolve=self._resolve,
         )
+
+    def _refuse_several_plans(self) -> None:
+        """A plan that one group states would hold or not, as the first host of the run, and so --limit, has it."""
+        hosts = self._variables["groups"]["all"]
+        hostvars = self._variables["hostvars"]
+        first = hostvars.raw_get(hosts[0])
+        problems = {}
+        for host in hosts[1:]:
+            own = hostvars.raw_get(host)
+            for name in PLAN_VARIABLES:
+                if own.get(name) != first.get(name) and name not in problems:
+                    problems[name] = (
+                        f"{name}: {host} has another one than {hosts[0]}; state it once, in group_vars/all, "
+                        "and say by the hosts of its entries which activity is for whom"
+                    )
+        if problems:
+            raise PlanProblems(list(problems.values()))
 
     def ledger(self) -> Ledger:
         return open_ledger(self.variable("maintenance_ledger", ""))

@@ -79,6 +79,17 @@ class Teller:
             what = f"{counted(len(due), 'activity', 'activities')} due on {counted(len(hosts), 'host')}"
         return [(self.line(f"{run['cadence'].capitalize().replace('_', ' ')} run {run['id']}: {what}"), "")]
 
+    def interrupted(self, runs: list[dict[str, Any]]) -> list[Line]:
+        """Of each earlier run that died: when it began, and what it did not get to."""
+        lines: list[Line] = []
+        for run in runs:
+            lost = [f"{one['activity']} on {one['host']}" for one in run["missing"]]
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            left = f"it left undone: {', '.join(lost[:3])}{more}" if lost else "all its results are recorded"
+            words = f"{self.signs['warned']} The run of {run['started']} died before its end; {left}"
+            lines.append((self.line(words), "warned"))
+        return lines
+
     def summary(self, results: list[dict[str, Any]]) -> list[Line]:
         """The table of outcomes, then what has not passed, in words."""
         if not results:

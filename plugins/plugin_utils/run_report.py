@@ -45,17 +45,17 @@ def gather_report(run: dict[str, Any], plan: Plan, ledger: Ledger, now: datetime
         "run": run,
         "results": documents,
         "missing": missing_results(run, documents),
-        "interrupted": [_interrupted(earlier, ledger) for earlier in _interrupted_before(run, ledger)],
+        "interrupted": interrupted_before(run, ledger),
         "status": status_rows(plan, ledger, now),
         "trends": [trend for document in documents for trend in _trends(document["data"], ledger)],
         "not_applicable": [{"activity": activity, "reason": why} for activity, why in plan.not_applicable.items()],
     }
 
 
-def _interrupted_before(run: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
-    """Runs that died since the last one, before *run*, that reached its end."""
+def interrupted_before(run: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
+    """Runs that died since the last one, before *run*, that reached its end, and what they left undone."""
     since = run.get("previous_run_started", "")
-    return [earlier for earlier in ledger.interrupted_since(since) if earlier["started"] < run["started"]]
+    return [_interrupted(one, ledger) for one in ledger.interrupted_since(since) if one["started"] < run["started"]]
 
 
 def _interrupted(run: dict[str, Any], ledger: Ledger) -> dict[str, Any]:

@@ -58,8 +58,10 @@ def test_a_killed_controller_loses_no_finished_result_and_the_next_run_reports_i
     dead = frame.ledger.open_runs()[0]
     assert frame.outcomes(dead["id"]) == {("h1", "sample_first"): "passed"}
 
-    done = frame.play("daily")
+    done = frame.play("daily", env={"ANSIBLE_STDOUT_CALLBACK": "wellkept.maintenance.progress"})
     assert done.returncode == 0, done.stdout
+    lost = "died before its end; it left undone: sample_second on h1, sample_third on h1"
+    assert f"The run of {dead['started']} {lost}" in done.stdout
     assert set(frame.outcomes().values()) == {"passed"}
     report = json.loads((frame.directory / "reports/latest/report.json").read_text())
     (interrupted,) = report["interrupted"]

@@ -121,6 +121,29 @@ def test_limit_restricts_the_run_to_those_hosts(frame: Frame) -> None:
     assert {host for host, _activity in frame.outcomes()} == {"h2"}
 
 
+def test_a_plan_that_holds_for_some_hosts_alone_is_refused(frame: Frame) -> None:
+    """Else it would hold or not as the first host of a run has it: with --limit another plan than without."""
+    frame.hosts = {"h1": {}, "h2": {"maintenance_plan": {"sample_third": {"cadence": "weekly"}}}}
+    frame.write_inventory()
+    for limit in ("h1", "h2"):
+        refused = frame.play("daily", "--limit", limit)
+        assert refused.returncode != 0
+        assert "maintenance_plan: h2 has another one than h1; state it once, in group_vars/all" in refused.stdout
+    assert frame.executions() == []
+    everywhere = frame.play("daily", "--tags", "sample_third", "-e", '{"maintenance_plan": {}}')
+    assert everywhere.returncode == 0, everywhere.stdout
+
+
+def test_an_inventory_without_hosts_is_no_success(frame: Frame) -> None:
+    """A scheduler with a wrong path after -i would else be told every night that all is well."""
+    frame.hosts = {}
+    frame.write_inventory()
+    for playbook in ("daily", "activities/sample_first", "status"):
+        done = frame.play(playbook)
+        assert done.returncode != 0
+        assert "The inventory names no host" in done.stdout + done.stderr
+
+
 def test_tags_select_activities_and_a_misspelt_one_is_refused(frame: Frame) -> None:
     assert frame.play("daily", "--tags", "sample_third").returncode == 0
     assert {activity for _host, activity in frame.outcomes()} == {"sample_third"}
