@@ -31,7 +31,7 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
     for link in LINK.findall(CODE.sub("", document.read_text(encoding="utf-8"))):
         if re.match(r"[a-z]+:", link):
             continue
-        path, _, anchor = link.partition("#")
+        path, _sign, anchor = link.partition("#")
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), f"{link}: there is no {target}"
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"

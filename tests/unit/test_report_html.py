@@ -191,7 +191,7 @@ def test_what_passed_does_not_hide_what_failed() -> None:
     checks = [reports.check(f"number {number}") for number in range(20)]
     broken = reports.result("learn1", "backup", [*checks, reports.check("the one", "failed", "gone")])
     page = html.render(reports.report([broken], run={"verdict": "failed"}))
-    shown, _, folded = page.partition("<summary>20 checks passed</summary>")
+    shown, _tag, folded = page.partition("<summary>20 checks passed</summary>")
     assert "number 7" in Page(page).text
     assert "number 7" in folded
     assert "the one" in shown

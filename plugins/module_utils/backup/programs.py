@@ -74,7 +74,7 @@ def write_output(command: t.Sequence[str], path: str, environment: t.Mapping[str
             stderr=complaints,
             env={**os.environ, "LC_ALL": "C", **environment},
         ) as process:
-            output = t.cast("io.BufferedReader", process.stdout)
+            output = t.cast(io.BufferedReader, process.stdout)
             try:
                 for block in iter(lambda: output.read1(_CHUNK), b""):
                     digest.update(block)

@@ -198,7 +198,7 @@ def words(name: str) -> str:
 
 def metric_words(name: str) -> str:
     """A metric without its unit: ``disk_used_ratio /var`` → ``disk used: /var``; ``rto_seconds`` → ``RTO``."""
-    metric, _, what = name.partition(" ")
+    metric, _space, what = name.partition(" ")
     metric = re.sub(r"_ratio$", "", metric)
     metric = re.sub(r"^(rto|rpo)_seconds$", r"\1", metric)
     metric = re.sub(r"_seconds$", "_time", metric)
