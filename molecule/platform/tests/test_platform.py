@@ -96,17 +96,25 @@ def test_the_restore_left_nothing_behind(db1):
 
 
 def test_every_run_did_all_that_was_due(runs):
-    assert [run.check_mode for run in runs] == [False, True, False]
+    assert [run.check_mode for run in runs] == [True, False, False]
+    assert {run.verdict for run in runs} <= {"passed", "warned"}
     for run in runs:
         assert set(run.results) == DUE
+    for run in runs[1:]:
         assert run.not_passed() == {}
         assert run.verdict == "passed"
 
 
+def test_before_the_first_backup_check_mode_says_that_there_is_none_to_test(runs):
+    assert set(runs[0].not_passed()) == {("db1", "restore_test")}
+    assert runs[0].results["db1", "restore_test"]["outcome"] == "skipped"
+    assert "no backup yet" in runs[0].results["db1", "restore_test"]["reason"]
+
+
 def test_the_first_run_changes_what_is_due_and_the_next_nothing(runs):
     due = {("db1", "backup"), ("db1", "restore_test"), ("app1", "log_rotation"), ("app1", "storage_cleanup")}
-    assert due <= set(runs[0].changed)
-    assert [run.changed for run in runs[1:]] == [[], []]
+    assert due <= set(runs[1].changed)
+    assert runs[2].changed == []
 
 
 def test_the_health_check_sees_the_standby_and_its_lag(runs):
@@ -117,7 +125,7 @@ def test_the_health_check_sees_the_standby_and_its_lag(runs):
 
 
 def test_the_restored_content_was_compared(runs):
-    checks = _checks(runs[0], "db1", "restore_test")
+    checks = _checks(runs[1], "db1", "restore_test")
     assert checks["content of the restored database learning"]["status"] == "passed"
 
 
