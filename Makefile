@@ -44,9 +44,10 @@ test-long: setup-test ## Run the tests that take minutes
 lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
 	@ruff check .
 	@ruff format --check --quiet .
-	@mypy plugins/module_utils plugins/plugin_utils
+	@mypy -p ansible_collections.wellkept.maintenance.plugins.module_utils \
+		-p ansible_collections.wellkept.maintenance.plugins.plugin_utils
 	@yamllint --strict .
-	@ansible-lint --nocolor --offline --profile production playbooks roles inventories meta galaxy.yml requirements.yml
+	@ansible-lint --nocolor --offline --profile production playbooks roles molecule inventories meta galaxy.yml requirements.yml
 
 .PHONY: lock
 lock: setup-test ## Pin the requirements anew, with hashes
