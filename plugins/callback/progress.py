@@ -192,10 +192,10 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     @or_default
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        # An activity that is due nowhere has no hosts; so has the frame of a run inside another run.
-        if not self._collector.run and not self._collector.activity and not self._is_frame():
-            pattern = self._play.hosts if self._play else "the pattern"
-            shown = pattern if isinstance(pattern, str) else ", ".join(map(str, pattern))
+        # An activity that is due nowhere has no hosts; "!all" has none on purpose, as in open.yml.
+        pattern = self._play.hosts if self._play else "the pattern"
+        shown = pattern if isinstance(pattern, str) else ", ".join(map(str, pattern))
+        if not self._collector.run and not self._collector.activity and shown != "!all":
             self._say(f"No host matches {shown}: nothing done.", "skipped")
 
     @or_default
@@ -319,23 +319,22 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         if "maintenance_text" in answer:
             self._say_as_it_is(answer["maintenance_text"])
         sign, task = self._tell.signs["failed"], task_of(result).get_name().rpartition(" : ")[2]
+        if answer.get("problems"):
+            first, *more = str(answer.get("msg") or "failed").splitlines()
+            self._say(f"{sign} {first}" if more else f"{sign} {task} failed", "failed")
+            for problem in answer["problems"]:
+                self._say_as_it_is(f"  - {problem}", "failed")
+            return
         self._say(
             f"{sign} {host_of(result)}: {task}{f' ({item})' if item else ''} failed{', ignored' if ignored else ''}",
             "failed",
         )
-        if answer.get("problems"):
-            for problem in answer["problems"]:
-                self._say_as_it_is(f"  - {problem}", "failed")
-            return
         for text in words_of_failure(answer) or ([] if told else [self._dump_results(answer)]):
             self._say_as_it_is("\n".join(f"    {line}" for line in str(text).splitlines()), "failed")
 
     def _recap(self, stats: Any) -> None:
         """For playbooks that are no run: one line a host."""
         self._lines([self._tell.recap(host, stats.summarize(host)) for host in sorted(stats.processed)])
-
-    def _is_frame(self) -> bool:
-        return bool(self._play and self._play.get_name() in ("Open the run", "Close the run"))
 
     # How it gets onto the screen
 

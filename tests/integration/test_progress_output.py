@@ -141,6 +141,7 @@ def test_each_problem_of_a_plan_stands_on_a_line_of_its_own(frame: Frame) -> Non
     assert done.returncode != 0
     problems = [line for line in done.stdout.splitlines() if line.startswith("  - ")]
     assert len(problems) == 2
+    assert "✗ The plan has 2 problem(s); nothing was touched:" in done.stdout, "as docs/plan.md shows it"
     assert any("did you mean sample_first?" in line for line in problems)
     assert "Traceback" not in done.stdout
 
