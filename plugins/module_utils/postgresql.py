@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 import typing as t
 
 from .errors import MaintenanceError
@@ -86,7 +87,7 @@ def connect(
         raise MissingToolError(
             "connect to PostgreSQL",
             expected="the Python library psycopg (3) or psycopg2",
-            observed="neither is installed",
+            observed=f"{sys.executable} has neither psycopg nor psycopg2",
             advice="apt-get install python3-psycopg2",
         )
     database = dbname or params["login_db"]
