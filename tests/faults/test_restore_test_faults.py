@@ -21,7 +21,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import flow, scratch_cluster
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import Live
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from support.modules import checks_by_name, module_process
+from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
 from support.restore import RestoreSite, change_page
 
@@ -126,6 +126,32 @@ def test_a_changed_row_is_found_though_every_checksum_fits(
 
 def test_without_tampering_the_same_backup_passes(site: RestoreSite, good: Backup) -> None:
     assert failed(site.prove(good, lambda data: None, amcheck=True, restore_dump=True)) == {}
+
+
+def test_a_backup_that_was_found_damaged_is_replaced_by_the_next_run_of_backup(
+    site: RestoreSite, tmp_path: Path
+) -> None:
+    """Names and sizes, which backup looks at, do not tell it; and the schedule would leave it there for a day."""
+    site = RestoreSite(site.server, tmp_path)
+    damaged = site.back_up()
+    path = Path(damaged.path("base"), "global", "1262")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    options = {**site.options(), "files": [], "interval": "20h"}
+    del options["run_as"]
+    assert run_module("backup", options)["changed"] is False, "it is young enough, as far as is known"
+    assert damaged.label in failed(site.test())["bytes of the newest backup"]
+
+    shown = run_module("backup", options)
+    assert not shown["failed"], shown
+    found = checks_by_name(shown)["backups that a restore test found damaged"]
+    assert (found["status"], damaged.label in found["observed"]) == ("warned", True)
+    assert shown["changed"]
+    newest = site.repository.backups()[-1]
+    assert (newest.type, newest.label > damaged.label) == ("full", True)
+    assert not site.test(**QUICK)["failed"]
+    assert run_module("backup", options)["changed"] is False
 
 
 def test_a_table_that_is_missing_or_too_many_is_named(site: RestoreSite, spoilt: Backup) -> None:

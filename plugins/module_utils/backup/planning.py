@@ -62,10 +62,25 @@ def measure(engine: CoreEngine, server: Server, policy: Policy, part: Part) -> S
         advice="Such a backup is relied on for nothing, and never removed. Find out what damages the repository, or "
         "give the backups of another cluster a name of their own.",
     )
+    _tell_noted_damage(repository, backups, part)
     newest = backups[-1].chain if backups else []
     unsound = {label for label in newest if not engine.verify(label, quick=True).sound}
     every = [known(repository, backup, unsound) for backup in backups]
     return State(engine, policy, server, every, repository.leftovers())
+
+
+def _tell_noted_damage(repository: Repository, backups: t.Sequence[Backup], part: Part) -> None:
+    noted = {backup.label: repository.noted_damage(backup.label) for backup in backups}
+    found = [f"{label}: {words}" for label, words in noted.items() if words]
+    if found:
+        part.check(
+            "backups that a restore test found damaged",
+            "warned",
+            expected="none",
+            observed="; ".join(found),
+            advice="They are relied on for nothing, and a new full backup takes their place. Find out what damages the "
+            "repository; remove them by hand when nobody needs them to find out.",
+        )
 
 
 def known(repository: Repository, backup: Backup, unsound: t.Container[str] = ()) -> Known:
@@ -75,7 +90,7 @@ def known(repository: Repository, backup: Backup, unsound: t.Container[str] = ()
         backup.type,
         tuple(backup.chain),
         backup.finished,
-        sound=backup.label not in unsound,
+        sound=backup.label not in unsound and not repository.noted_damage(backup.label),
         proven=repository.proof(backup) is not None,
         in_use=repository.is_in_use(backup.label),
     )

@@ -6,7 +6,8 @@
 
 ``<repository>/<cluster>/<label>/`` is a backup: it has this name only when it is complete and verified. Beside it are
 ``.partial-<label>`` (being written, or left by a process that died), ``.expired-<label>`` (being removed), and
-``proofs/<label>.json`` (what a restore test proved). Directories are 0700 and files 0600.
+``proofs/<label>.json`` (what a restore test proved;
+``<label>.damage.json``: what it found wrong in it). Directories are 0700 and files 0600.
 """
 
 from __future__ import annotations
@@ -196,6 +197,7 @@ class Repository:
         os.rename(os.path.join(self.directory, label), doomed)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.proof_path(label))
+        self.note_damage(label, [])
         return self.remove_leftover(EXPIRED + label)
 
     def proof_path(self, label: str) -> str:
@@ -218,6 +220,27 @@ class Repository:
         if isinstance(found, dict) and found.get("backup_sha256") == backup.metadata["sha256"]:
             return found
         return None
+
+    def note_damage(self, label: str, problems: t.Sequence[str]) -> None:
+        """Remember what a reading of every byte found wrong with *label*; forget it when nothing is wrong any more."""
+        path = self._damage_path(label)
+        if problems:
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            write_json(path, {"label": label, "found_at": now(), "problems": list(problems[:50])})
+            return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def noted_damage(self, label: str) -> str:
+        """When and what was found wrong with *label* by a reading of every byte; empty when nothing was."""
+        try:
+            found = read_json(self._damage_path(label))
+            return f"{found['problems'][0]} (found at {found['found_at']})"
+        except (ValueError, KeyError, IndexError, TypeError):
+            return ""
+
+    def _damage_path(self, label: str) -> str:
+        return os.path.join(self.directory, "proofs", f"{label}.damage.json")
 
     def proven(self) -> list[str]:
         """Labels of the backups that a restore test proved, oldest first."""

@@ -85,14 +85,18 @@ def _verify(plan: Plan, part: Part) -> bool:
     problems = [f"{one.label}: {problem}" for one in found for problem in one.problems]
     read = sum(one.bytes for one in found)
     part.metric("verified_bytes", read, "bytes")
-    return part.require(
+    sound = part.require(
         "bytes of the newest backup",
         not problems,
         expected="every file as it was written",
         observed="; ".join(problems[:5]) or f"{human_bytes(read)} in {len(found)} backup(s), all as written",
-        advice="Do not rely on this backup: make a new full one, and find out what damages the repository.",
+        advice="Do not rely on this backup; the next run of the activity backup makes a new full one in its place. "
+        "Find out what damages the repository.",
         problems=problems[:50],
     )
+    for one in found:
+        plan.engine.repository.note_damage(one.label, one.problems)
+    return sound
 
 
 def bytes_needed(plan: Plan) -> int:
