@@ -354,7 +354,7 @@ def add_to_metric(part, name, value, unit):
 
 def work(module, part):
     if not module.params["caches"]:
-        part.skip("no cache is listed; list them in cache_clearing_caches")
+        part.skip("no cache is listed; list them in cache_clearing_caches, or take it out of the plan here")
         return
     for cache in read_caches(module.params["caches"]):
         maintain(module, part, cache)

@@ -18,7 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.result import GOOD_OUTCOMES
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import GOOD_OUTCOMES, OUTCOMES
 
 from . import clock, ledger_schema
 from .controller import is_dead
@@ -252,9 +252,9 @@ class Ledger:
     def latest_results(self, *, good: bool = False) -> dict[tuple[str, str], dict[str, Any]]:
         """The newest result document of each (host, activity); with *good*, the newest that counts as evidence.
 
-        What a check-mode run recorded never counts, and neither does what was skipped.
+        What a check-mode run recorded never counts, and what was skipped or failed is no evidence.
         """
-        wanted = GOOD_OUTCOMES if good else (*GOOD_OUTCOMES, "failed")
+        wanted = GOOD_OUTCOMES if good else OUTCOMES
         eligible = sa.and_(results.c.check_mode.is_(False), results.c.outcome.in_(wanted))
         newest = (
             sa.select(results.c.host, results.c.activity, sa.func.max(results.c.finished).label("finished"))

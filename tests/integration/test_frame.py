@@ -226,3 +226,12 @@ def test_the_secrets_of_arguments_never_reach_the_ledger(tmp_path: Path) -> None
     frame = make_frame(tmp_path, {"login_password": "hunter2-hunter2"}, h1={})
     frame.play("daily")
     assert b"hunter2-hunter2" not in frame.ledger_path.read_bytes()
+
+
+def test_status_says_of_a_skipped_activity_that_it_was_skipped(tmp_path: Path) -> None:
+    frame = make_frame(tmp_path, h1={"sample_first_behaviour": "skip"})
+    frame.play("daily", "--tags", "sample_first")
+    shown = frame.play("status", env=SHOWN).stdout
+    line = next(line for line in shown.splitlines() if line.startswith("sample_first"))
+    assert "skipped" in line
+    assert "never" not in line

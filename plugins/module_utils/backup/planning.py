@@ -177,6 +177,8 @@ def refuse_to_copy_itself(repository: Repository, directories: t.Sequence[str]) 
 def read_policy(params: dict[str, t.Any]) -> Policy:
     """The module's options as durations and sizes; raises MaintenanceError that shows what cannot be read."""
     try:
+        if params["keep_full"] < 1:
+            raise ValueError(f"keep_full is {params['keep_full']}; at least 1 full backup is kept")
         return Policy(
             timedelta(seconds=parse_duration(params["interval"])),
             timedelta(seconds=parse_duration(params["full_every"])),
