@@ -309,7 +309,7 @@ def add_to_metric(part, name, value, unit):
 
 def work(module, part):
     if not module.params["rules"]:
-        part.skip("no rule says what to clean; list directories in storage_cleanup_rules, or take it out of the plan here")
+        part.skip("no rule says what to clean; list some in storage_cleanup_rules, or take it out of the plan here")
         return
     in_use = functools.lru_cache(maxsize=None)(files_in_use)
     for rule in read_rules(module.params["rules"]):
