@@ -23,6 +23,8 @@ def frame(tmp_path: Path) -> Frame:
 def test_a_scheduled_ansible_runner_job_records_its_run_and_its_exit_status(
     frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in [name for name in os.environ if name.startswith("ANSIBLE_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     private = frame.directory / "runner"
     private.mkdir()
