@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import PART_KEYS
+
 from . import clock
-from .results import Gathered, failed_check, is_part, result_document
+from .results import Gathered, failed_check, is_part, part_of, result_document
 
 COLLECTION = "wellkept.maintenance."
 OPEN_ACTION = f"{COLLECTION}run_open"
@@ -94,7 +96,7 @@ class Collector:
 def _part_from(activity: str, task: str, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The part that *answer* is; a failure that is none becomes a part with one failed check."""
     if is_part(answer):
-        kept = {key: answer[key] for key in ("checks", "metrics", "changes", "artifacts")}
+        kept = {key: answer[key] for key in PART_KEYS}
         kept.update({key: answer[key] for key in ("skip_reason", "module_seconds") if key in answer})
         if kind == "failed" and not any(check.get("status") == "failed" for check in kept["checks"]):
             kept["checks"] = [*kept["checks"], _task_failed(activity, task, answer)]
@@ -110,7 +112,7 @@ def _part_from(activity: str, task: str, answer: dict[str, Any], kind: str) -> d
         check = _task_failed(activity, task, answer)
     else:
         return None
-    part: dict[str, Any] = {"checks": [check], "metrics": {}, "changes": [], "artifacts": []}
+    part = part_of(check)
     if kind == "unreachable":
         part["unreachable"] = True
     return part

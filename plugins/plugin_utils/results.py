@@ -47,6 +47,11 @@ def failed_check(name: str, *, expected: str, observed: str, advice: str) -> dic
     }  # fmt: skip
 
 
+def part_of(check: dict[str, Any]) -> dict[str, Any]:
+    """A part that holds nothing but *check*."""
+    return {"checks": [check], "metrics": {}, "changes": [], "artifacts": []}
+
+
 def result_document(gathered: Gathered, run: dict[str, Any], finished: str, source: str) -> dict[str, Any]:
     """The result that follows from what was *gathered* in *run*; always valid: what is not becomes a failed check."""
     document = _compose(gathered, run, finished, source)
@@ -58,7 +63,7 @@ def result_document(gathered: Gathered, run: dict[str, Any], finished: str, sour
             observed="; ".join(problems[:5]),
             advice="This is a defect of the module: report it with this text.",
         )
-        gathered.parts = [{"checks": [broken], "metrics": {}, "changes": [], "artifacts": []}]
+        gathered.parts = [part_of(broken)]
         document = _compose(gathered, run, finished, source)
     return document
 
