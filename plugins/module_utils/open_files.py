@@ -48,6 +48,13 @@ def unseen_processes(proc: str = "/proc") -> int:
     return sum(1 for entry in os.listdir(proc) if _concerns_us(entry) and _hidden(f"{proc}/{entry}/fd"))
 
 
+def how_to_see_all() -> str:
+    """What the operator has to do so that no process hides its open files from us."""
+    if os.geteuid() != 0:
+        return "Run with `become: true`, so that every process can be seen."
+    return "Give this root the capability CAP_SYS_PTRACE: without it /proc hides what other users have open."
+
+
 def appends(file: OpenFile, proc: str = "/proc") -> bool | None:
     """Whether *file* was opened with O_APPEND; None when its process has closed it meanwhile."""
     try:

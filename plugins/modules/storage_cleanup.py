@@ -152,7 +152,7 @@ import time
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.open_files import files_in_use
+from ansible_collections.wellkept.maintenance.plugins.module_utils.open_files import files_in_use, how_to_see_all
 from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.freed_space import account, free_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.guard_rails import opened_for_cleaning
 from ansible_collections.wellkept.maintenance.plugins.module_utils.storage.rules import decide, read_rules
@@ -297,7 +297,7 @@ def record_in_use(part, rule, done, in_use):
         "unknown" if blind and not rule.private else "passed",
         expected="the open files of all processes, and none of them removed",
         observed=f"{done.in_use.count} open files kept{unseen}{vouched}",
-        advice="Run with `become: true`, or set `private: true` where no other user works with these files.",
+        advice=f"{how_to_see_all()} Or set `private: true` where no other user works with these files.",
         evidence={"kept": done.in_use.first, "processes_unseen": in_use.unseen},
     )
     add_to_metric(part, "kept_open_files", done.in_use.count, "count")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import typing as t
 
-from ..open_files import OpenFile
+from ..open_files import OpenFile, how_to_see_all
 from ..quantities import human_bytes
 from .config import Policy
 from .output import printed
@@ -255,7 +255,7 @@ def writers(
         advice = "See whether the writer may create its log (mode and owner in create), and whether it still logs."
         return Finding(name, "warned", expected, f"closed the old log and opened no new one: {some(lost, 3)}", advice)
     if blind:
-        return Finding(name, "unknown", expected, blind, "Run as root, so that every process can be seen.")
+        return Finding(name, "unknown", expected, blind, how_to_see_all())
     if not files:
         return Finding(name, "passed", expected, "there are no logs")
     return Finding(name, "passed", expected, f"none; {open_now} process{'es' * (open_now != 1)} with a live log open")
