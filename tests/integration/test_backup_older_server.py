@@ -26,7 +26,6 @@ pytestmark = pytest.mark.skipif(not OLD, reason="no PostgreSQL 14, 15 or 16 serv
 def server() -> Iterator[PostgresServer]:
     directory = Path(tempfile.mkdtemp(prefix="wellkept-pg-"))
     running = PostgresServer(directory, OLD[-1])
-    del running.settings["summarize_wal"]
     try:
         running.create()
         running.start()

@@ -29,6 +29,29 @@ def embedded_bin_dir() -> Path:
     return found.parent
 
 
+def debian_bin_dir(major: int) -> Path | None:
+    """Where Debian's packages put the programs of PostgreSQL *major*; None where its server is not installed."""
+    directory = Path(f"/usr/lib/postgresql/{major}/bin")
+    return directory if (directory / "initdb").exists() else None
+
+
+def available_majors() -> list[int]:
+    """Versions of PostgreSQL that tests can start here: the embedded 18, and Debian's."""
+    return [18, *(major for major in (17, 16, 15) if debian_bin_dir(major))]
+
+
+def bin_dir_of(major: int) -> Path:
+    """The programs of one of the available versions."""
+    found = embedded_bin_dir() if major == 18 else debian_bin_dir(major)
+    assert found, f"PostgreSQL {major} is not installed here"
+    return found
+
+
+# A test or fixture over all servers: @pytest.fixture(scope="module", params=available_majors(), ids=server_id)
+def server_id(major: int) -> str:
+    return f"postgresql{major}"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -43,6 +66,10 @@ class PostgresServer:
 
     def __init__(self, directory: Path, bin_dir: Path | None = None, settings: dict[str, str] | None = None) -> None:
         self.bin_dir = bin_dir or embedded_bin_dir()
+        words = subprocess.run(
+            [self.bin_dir / "postgres", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+        self.major = int(words.split()[2].split(".")[0])
         self.directory = directory
         self.data = directory / "data"
         self.socket_dir = directory
@@ -52,7 +79,7 @@ class PostgresServer:
             "port": str(self.port),
             "unix_socket_directories": str(directory),
             "fsync": "off",
-            "summarize_wal": "on",
+            **({"summarize_wal": "on"} if self.major >= 17 else {}),
             "shared_buffers": "32MB",
             **(settings or {}),
         }

@@ -1,0 +1,312 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Long statements that nobody has to wait for: a second connection watches, and the statement is cancelled in time.
+
+Three threads share the work: one runs the statement, one looks who waits on it, and the main thread, which signals
+reach at once, decides. When the looks stop coming the statement is cancelled too: it never runs unwatched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+
+from .. import postgresql
+from ..errors import MaintenanceError
+from ..postgresql import QueryError
+from ..quantities import human_seconds
+
+LOOK_EVERY = 0.1
+# How long no look may succeed before the statement counts as unwatched; the longest bearable wait, if that is longer.
+BLIND_FOR = 1.0
+_CANCEL_AGAIN_AFTER = 0.5
+_GIVE_UP_CANCELLING_AFTER = 60.0
+_TICK = 0.02
+
+QUERY_CANCELED = "57014"
+
+# An autovacuum that waits for a lock is always one to prevent wraparound: others skip the table.
+# waitstart is empty for an instant after a wait began.
+_LOOK = """
+SELECT 'waits' AS role, l.pid, a.application_name AS application, a.usename AS "user", a.backend_type AS backend,
+       coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8 AS seconds
+FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE NOT l.granted AND l.pid <> %s AND %s = ANY (pg_catalog.pg_blocking_pids(l.pid))
+UNION ALL
+SELECT 'holds', b.pid, a.application_name, a.usename, a.backend_type,
+       coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8
+FROM pg_catalog.pg_locks l
+CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
+WHERE NOT l.granted AND l.pid = %s
+"""
+
+
+class Other(t.NamedTuple):
+    """A session that waits on the statement, or that the statement waits for, and for how long it has been so."""
+
+    pid: int
+    application: str
+    user: str
+    backend: str
+    seconds: float
+
+
+class Look(t.NamedTuple):
+    """What one look saw; ``at`` is when it was begun."""
+
+    waiting: tuple[Other, ...]
+    holding: tuple[Other, ...]
+    at: float
+
+
+class Watched(t.NamedTuple):
+    """How a watched statement ended.
+
+    ``ended`` is ``done``; ``blocking`` (somebody had waited on it too long), ``autovacuum`` (it made way for one),
+    ``timeout``, ``unwatched`` or ``cancelled`` (by somebody else), all of which a later try may overcome; or
+    ``failed``, with the server's own words in ``error``. ``reason`` says it in words. ``longest_wait`` is the longest
+    that anybody waited on it, in seconds; ``held_up`` how long the statement itself waited for others.
+    """
+
+    ended: str
+    reason: str
+    seconds: float
+    longest_wait: float
+    held_up: float
+    error: t.Optional[QueryError] = None
+
+
+def run_watched(
+    work: t.Any,
+    watch: t.Any,
+    statement: t.Any,
+    *,
+    max_block: float,
+    timeout: float = 0.0,
+    look_every: float = LOOK_EVERY,
+) -> Watched:
+    """Run *statement* on the connection *work* while *watch* looks that nobody waits on it for longer than *max_block*.
+
+    *timeout* of 0 (or infinite) means none. Both connections are in autocommit mode and go to the same server. Raises
+    MaintenanceError when *watch* cannot look at all: then nothing was begun. Being stopped (see ``stopping.py``)
+    cancels the statement and waits until the server has ended it.
+    """
+    limit = f"{max(1, int(timeout * 1000))}ms" if 0 < timeout < float("inf") else "0"
+    postgresql.query(work, "SELECT pg_catalog.set_config('statement_timeout', %s, false)", [limit])
+    watcher = _Watcher(watch, work.info.backend_pid, look_every)
+    watcher.look()
+    job = _Job(work, statement)
+    began = time.monotonic()
+    stopped = ("", "")
+    try:
+        watcher.start()
+        job.start()
+        while not job.done.wait(_TICK):
+            stopped = why_stop(watcher.last, watcher.problem, time.monotonic(), max_block)
+            if stopped[0]:
+                break
+    finally:
+        _cancel_until_done(job)
+        ended = time.monotonic()
+        watcher.stop(ended)
+    seconds = ended - began
+    kind, reason = _how_it_ended(job, stopped, seconds, timeout)
+    error = job.error if kind == "failed" else None
+    return Watched(kind, reason, seconds, watcher.longest_wait, watcher.held_up, error)
+
+
+def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[str, str]:
+    """Why the statement is to be cancelled after *look*, as (kind, words); two empty texts when it may run on.
+
+    *problem* is what went wrong with the connection that looks, if anything.
+    """
+    if problem:
+        return "unwatched", f"the connection that watched it was lost: {problem}"
+    blind = now - look.at
+    if blind > max(BLIND_FOR, max_block):
+        return "unwatched", f"the connection that watched it did not answer for {human_seconds(blind)}"
+    for other in (*look.waiting, *look.holding):
+        if other.backend == "autovacuum worker":
+            waits = other in look.waiting
+            return (
+                "autovacuum",
+                f"made way for autovacuum (process {other.pid}), which {'waited' if waits else 'was'} "
+                f"{'for' if waits else 'at work on'} the table",
+            )
+    longest = max(look.waiting, key=lambda other: other.seconds, default=None)
+    if longest is not None and longest.seconds > max_block:
+        return "blocking", f"{describe(longest)} had waited {human_seconds(longest.seconds)} on it"
+    return "", ""
+
+
+def describe(other: Other) -> str:
+    """``process 4711 (psql, role app)``"""
+    words = [other.application, f"role {other.user}" if other.user else ""]
+    facts = ", ".join(word for word in words if word)
+    return f"process {other.pid} ({facts})" if facts else f"process {other.pid}"
+
+
+def _how_it_ended(job: _Job, stopped: tuple[str, str], seconds: float, timeout: float) -> tuple[str, str]:
+    if job.error is None:
+        # It may have come to its end just before it was to be cancelled.
+        return "done", ""
+    if job.error.sqlstate != QUERY_CANCELED:
+        return "failed", job.error.observed
+    if stopped[0]:
+        return stopped
+    if 0 < timeout <= seconds + 0.1:
+        return "timeout", f"the time that was left for it, {human_seconds(timeout)}, was over"
+    return "cancelled", "somebody cancelled it"
+
+
+def _cancel_until_done(job: _Job) -> None:
+    """Cancel *job* unless it has ended, and wait until it has; a cancellation can come too early and be lost."""
+    if not job.begun:
+        return
+    since = time.monotonic()
+    while not job.done.is_set():
+        job.cancel()
+        job.done.wait(_CANCEL_AGAIN_AFTER)
+        if time.monotonic() - since > _GIVE_UP_CANCELLING_AFTER and not job.done.is_set():
+            raise MaintenanceError(
+                "cancel a statement of ours",
+                where=f"process {job.pid} of the server",
+                expected="the server to end it",
+                observed=f"it did not within {human_seconds(_GIVE_UP_CANCELLING_AFTER)}",
+                advice=f"See what it does, and end it: SELECT pg_terminate_backend({job.pid}).",
+            )
+
+
+class _Job:
+    """One statement in a thread of its own."""
+
+    def __init__(self, connection: t.Any, statement: t.Any) -> None:
+        self.connection = connection
+        self.statement = statement
+        self.pid: int = connection.info.backend_pid
+        self.done = threading.Event()
+        self.error: t.Optional[QueryError] = None
+        self.begun = False
+
+    def start(self) -> None:
+        self.begun = True
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            postgresql.query(self.connection, self.statement)
+        except QueryError as error:
+            self.error = error
+        finally:
+            self.done.set()
+
+    def cancel(self) -> None:
+        # In a thread, for asking a server that cannot be reached takes until the network gives up.
+        asking = threading.Thread(target=self._ask_to_cancel, daemon=True)
+        asking.start()
+        asking.join(_CANCEL_AGAIN_AFTER)
+
+    def _ask_to_cancel(self) -> None:
+        with contextlib.suppress(postgresql.driver().Error):
+            self.connection.cancel()
+
+
+class _Watcher:
+    """Looks at short intervals, in a thread of its own, who waits on the process *pid* and whom it waits for."""
+
+    def __init__(self, connection: t.Any, pid: int, every: float) -> None:
+        self.connection = connection
+        self.pid = pid
+        self.every = every
+        self.last = Look((), (), time.monotonic())
+        self.problem = ""
+        self.longest_wait = 0.0
+        self.held_up = 0.0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def look(self) -> None:
+        at = time.monotonic()
+        rows = postgresql.query(self.connection, _LOOK, [self.pid, self.pid, self.pid])
+        if self.last.holding:
+            self.held_up += at - self.last.at
+        self.last = Look(_others(rows, "waits"), _others(rows, "holds"), at)
+        self.longest_wait = max([self.longest_wait, *(other.seconds for other in self.last.waiting)])
+
+    def stop(self, ended: float) -> None:
+        """End the looks. Who waited at the last of them did so until the statement *ended*, for all that is known."""
+        self._ending.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout=self.every + BLIND_FOR)
+        if self.last.at < ended:
+            since = ended - self.last.at
+            self.longest_wait = max([self.longest_wait, *(other.seconds + since for other in self.last.waiting)])
+            self.held_up += since if self.last.holding else 0.0
+
+    def _run(self) -> None:
+        while not self._ending.wait(self.every):
+            try:
+                self.look()
+            except MaintenanceError as error:
+                self.problem = error.observed
+                return
+
+
+def _others(rows: t.Sequence[t.Mapping[str, t.Any]], role: str) -> tuple[Other, ...]:
+    return tuple(
+        Other(row["pid"], row["application"] or "", row["user"] or "", row["backend"] or "", max(0.0, row["seconds"]))
+        for row in rows
+        if row["role"] == role
+    )
+
+
+class Pair:
+    """A connection that works and one that watches it; either is opened anew when it was lost.
+
+    *open_one* opens a connection; *prepare* is called with each new one that works (to claim the database, say).
+    """
+
+    def __init__(self, open_one: t.Callable[[], t.Any], prepare: t.Optional[t.Callable[[t.Any], None]] = None) -> None:
+        self._open = open_one
+        self._prepare = prepare
+        self._work: t.Any = None
+        self._watch: t.Any = None
+
+    @property
+    def work(self) -> t.Any:
+        if self._work is None or self._work.closed:
+            self._work = self._open()
+            if self._prepare is not None:
+                self._prepare(self._work)
+        return self._work
+
+    @property
+    def watch(self) -> t.Any:
+        if self._watch is None or self._watch.closed:
+            self._watch = self._open()
+        return self._watch
+
+    def run(self, statement: t.Any, *, max_block: float, timeout: float = 0.0) -> Watched:
+        """See :func:`run_watched`."""
+        return run_watched(self.work, self.watch, statement, max_block=max_block, timeout=timeout)
+
+    def close(self) -> None:
+        for connection in (self._work, self._watch):
+            if connection is not None:
+                with contextlib.suppress(postgresql.driver().Error):
+                    connection.close()
+        self._work = self._watch = None
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_reason: object) -> None:
+        self.close()
