@@ -268,6 +268,15 @@ class Ledger:
             documents = [row.document for row in connection.execute(query)]
         return {(document["data"]["host"], document["data"]["activity"]): document for document in documents}
 
+    def last_good_result(self, host: str, activity: str) -> dict[str, Any] | None:
+        """The newest result document of one activity on one host that counts as evidence."""
+        mine = sa.and_(results.c.host == host, results.c.activity == activity)
+        good = sa.and_(results.c.check_mode.is_(False), results.c.outcome.in_(GOOD_OUTCOMES))
+        newest_first = (results.c.finished.desc(), results.c.id.desc())
+        query = sa.select(results.c.document).where(mine, good).order_by(*newest_first).limit(1)
+        with self._reading() as connection:
+            return connection.execute(query).scalar()
+
     def history(self, host: str, activity: str, limit: int) -> list[dict[str, Any]]:
         """The last *limit* results of one activity on one host outside check mode, oldest first."""
         mine = sa.and_(results.c.host == host, results.c.activity == activity, results.c.check_mode.is_(False))
