@@ -11,7 +11,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils import open_ledger
 from support.modules import ROOT
 
-PLUGINS = sorted(plugin for kind in ("action", "callback", "lookup") for plugin in (ROOT / "plugins" / kind).glob("*.py"))
+KINDS = ("action", "callback", "lookup")
+PLUGINS = sorted(plugin for kind in KINDS for plugin in (ROOT / "plugins" / kind).glob("*.py"))
 
 
 def test_no_plugin_loads_the_libraries_of_the_ledger() -> None:
