@@ -159,8 +159,8 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import PROGRAMS, CoreEngine
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.creation import IncrementalRefusedError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import CREATE, IncrementalRefusedError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import ENGINES, open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
     State,
     choose,
@@ -180,7 +180,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
     MissingToolError,
-    find_bin_dir,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
@@ -190,7 +189,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
-    "engine": {"type": "str", "choices": ["core"], "default": "core"},
+    "engine": {"type": "str", "choices": [*ENGINES], "default": "core"},
     "bin_dir": {"type": "str", "default": ""},
     "interval": {"type": "str", "default": "20h"},
     "full_every": {"type": "str", "default": "7d"},
@@ -211,7 +210,10 @@ def work(module: AnsibleModule, part: Part) -> None:
     refuse_to_copy_itself(repository, policy.directories)
     try:
         server = measure_server(module.params, part)
-        engine = CoreEngine(repository, find_bin_dir(module.params["bin_dir"], server.version, PROGRAMS))
+        params = module.params
+        engine = open_engine(
+            params["engine"], repository, task=CREATE, version=server.version, bin_dir=params["bin_dir"]
+        )
     except MissingToolError as missing:
         part.checks.clear()
         part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
@@ -246,7 +248,7 @@ def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> 
     )
     earlier = engine.list()
     try:
-        backup, creation = engine.create(module.params, order, holder(module.params))
+        made = engine.create(module.params, order, holder(module.params))
     except IncrementalRefusedError as refused:
         part.check(
             "incremental backup",
@@ -256,10 +258,10 @@ def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> 
             advice="A full one was made instead. Look at summarize_wal and wal_summary_keep_time.",
         )
         full = order._replace(type="full", parent="")
-        backup, creation = engine.create(module.params, full, holder(module.params))
-    findings.report_created(part, backup, creation, policy.max_block, time.monotonic() - began)
-    findings.report_size(part, backup, earlier)
-    return backup
+        made = engine.create(module.params, full, holder(module.params))
+    findings.report_created(part, made, policy.max_block, time.monotonic() - began)
+    findings.report_size(part, made.backup, earlier)
+    return made.backup
 
 
 def has_room(state: State, needed: int, part: Part) -> bool:

@@ -172,7 +172,8 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
     Backup,
     Repository,
@@ -335,7 +336,7 @@ def clean_up(state: State, base: str, check_mode: bool, part: Part) -> None:
     )
 
 
-def make_plan(module: AnsibleModule, state: State, engine: CoreEngine, base: str, bin_dir: str) -> Plan:
+def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bin_dir: str) -> Plan:
     params = module.params
     return Plan(
         engine,
@@ -400,7 +401,10 @@ def work(module: AnsibleModule, part: Part) -> None:
     elif module.check_mode:
         part.change("proof", state.backup.label, before, f"would be proven by a restore: {why}")
     elif not part.failures():
-        plan = make_plan(module, state, CoreEngine(repository, bin_dir), base, bin_dir)
+        metadata = state.backup.metadata
+        version = int(metadata["server_version"])
+        engine = open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
+        plan = make_plan(module, state, engine, base, bin_dir)
         rto = act(plan, repository, wanted, before, part)
     check_targets(state, rto, params, datetime.now(timezone.utc), part)
 

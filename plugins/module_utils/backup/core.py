@@ -13,13 +13,11 @@ import time
 import typing as t
 
 from ..errors import MaintenanceError
-from .creation import Creation, Order
-from .engine import Engine, Verification
+from .creation import Creation
+from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
 from .programs import run_program
-from .repository import Backup, Repository, new_label
+from .repository import Repository, new_label
 from .verification import verify_base, verify_files, wal_problems
-
-PROGRAMS = ("pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_waldump", "pg_dump", "pg_dumpall", "pg_restore")
 
 # What a first backup is taken to need beside its base, in the absence of an earlier one.
 _DUMP_RATIO = 0.5
@@ -32,32 +30,35 @@ class CoreEngine(Engine):
     """Backups by pg_basebackup, pg_receivewal and pg_dump; see the modules beside this one for each step."""
 
     name = "core"
+    programs: t.ClassVar[t.Mapping[str, t.Sequence[str]]] = {
+        CREATE: (
+            *("pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_waldump"),
+            *("pg_dump", "pg_dumpall", "pg_restore"),
+        ),
+        VERIFY: ("pg_verifybackup", "pg_waldump"),
+        RESTORE: ("pg_verifybackup", "pg_waldump"),
+    }
 
-    def __init__(self, repository: Repository, bin_dir: str) -> None:
-        super().__init__(repository)
-        self.bin_dir = bin_dir
-
-    def predict_bytes(self, order: Order, database_bytes: int, files_bytes: int, segment_bytes: int) -> int:
-        """Bytes that a backup by *order* will need, from what there is to be copied and what earlier backups took."""
+    def plan(self, order: Order, source: Source) -> Forecast:
+        """What a backup by *order* will take, from what there is to be copied and what earlier backups took."""
         earlier = [b.metadata["bytes_by_part"] for b in self.list() if b.type == order.type]
         if not earlier:
-            dump = database_bytes * _DUMP_RATIO if order.dump else 0
-            return int(database_bytes + dump + _WAL_SEGMENTS * segment_bytes + files_bytes)
+            dump = source.database_bytes * _DUMP_RATIO if order.dump else 0
+            wal = _WAL_SEGMENTS * source.segment_bytes
+            return Forecast(int(source.database_bytes + dump + wal + source.files_bytes))
         last = earlier[-1]
-        base = max(database_bytes, last["base"]) if order.type == "full" else last["base"] * _GROWTH
+        base = max(source.database_bytes, last["base"]) if order.type == "full" else last["base"] * _GROWTH
         dump = last["dump"] * _GROWTH if order.dump else 0
-        return int(base + dump + last["wal"] * _GROWTH + files_bytes)
+        return Forecast(int(base + dump + last["wal"] * _GROWTH + source.files_bytes))
 
-    def create(  # type: ignore[override]
-        self, params: t.Mapping[str, t.Any], order: Order, holder: dict[str, t.Any]
-    ) -> tuple[Backup, Creation]:
-        """Make a backup of the server behind the login options *params*; returns it, and what making it showed."""
+    def create(self, params: t.Mapping[str, t.Any], order: Order, holder: dict[str, t.Any]) -> Made:
+        """Make a backup of the server behind the login options *params*."""
         parent = self.repository.backup(order.parent) if order.parent else None
         label = new_label(order.type, order.started)
         with _told_when_full(self.repository), self.repository.new(label, holder) as directory:
             creation = Creation(params, order, bin_dir=self.bin_dir, label=label, directory=directory, parent=parent)
             creation.carry_out(self.repository.cluster)
-        return self.repository.backup(label), creation
+        return Made(self.repository.backup(label), Seen(creation.point, creation.copies, creation.seconds))
 
     def verify(self, label: str, *, quick: bool = False) -> Verification:
         """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""

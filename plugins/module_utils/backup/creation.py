@@ -13,7 +13,6 @@ import shutil
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 
 from .. import fingerprint
 from ..errors import MaintenanceError
@@ -22,6 +21,7 @@ from ..postgresql import connect, databases, program_version, query, server_fact
 from ..processes import find_program
 from .consistent_point import Point, Session, consistent_point, plain_point
 from .dump import DumpBlockedError, dump_database, dump_globals
+from .engine import IncrementalRefusedError, Order
 from .files import Copied, copy_tree
 from .marker import insert_marker
 from .programs import Written, run_program, sync_file_system
@@ -53,23 +53,6 @@ _SETTINGS = (
     "max_prepared_transactions", "max_locks_per_transaction", "wal_level", "block_size", "wal_block_size",
     "data_checksums", "server_encoding", "data_directory", "config_file", "hba_file", "allow_in_place_tablespaces",
 )  # fmt: skip
-
-
-class Order(t.NamedTuple):
-    """What is to be made."""
-
-    type: str
-    parent: str
-    started: datetime
-    directories: tuple[str, ...] = ()
-    dump: bool = True
-    max_block: float = 1.0
-    manifest_checksums: str = "CRC32C"
-    timeout: float | None = None
-
-
-class IncrementalRefusedError(MaintenanceError):
-    """The server or pg_basebackup cannot build on the parent: a full backup still can be made."""
 
 
 class Creation:

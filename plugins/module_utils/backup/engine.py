@@ -2,13 +2,75 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What every backup engine offers; the module and the restore test know no more than this."""
+"""What every way of making backups offers; modules and the restore test know no more of it than this.
+
+An engine works in one repository. It offers six things:
+
+========  =============================================================================================================
+plan      what a backup would take, before anything is written
+create    make a backup, which appears in the repository only when it is complete and verified
+verify    read a backup against its hashes: all of it, names and sizes alone, or what was not read of late
+restore   lay the files of a backup down in an empty directory
+expire    remove a backup
+list      the backups that are there
+========  =============================================================================================================
+
+``engines.open_engine`` finds the engine by its name, with the programs that it needs.
+"""
 
 from __future__ import annotations
 
+import abc
 import typing as t
+from datetime import datetime
 
+from ..errors import MaintenanceError
+from .consistent_point import Point
+from .files import Copied
 from .repository import Backup, Repository
+
+# What an engine may need programs for.
+CREATE, VERIFY, RESTORE = "create", "verify", "restore"
+
+
+class Order(t.NamedTuple):
+    """What is to be made."""
+
+    type: str
+    parent: str
+    started: datetime
+    directories: tuple[str, ...] = ()
+    dump: bool = True
+    max_block: float = 1.0
+    manifest_checksums: str = "CRC32C"
+    timeout: float | None = None
+
+
+class Source(t.NamedTuple):
+    """How much there is to back up."""
+
+    database_bytes: int
+    files_bytes: int
+    segment_bytes: int
+
+
+class Forecast(t.NamedTuple):
+    """What a backup would take."""
+
+    bytes: int
+
+
+class Seen(t.NamedTuple):
+    """What making a backup showed, beside the backup itself."""
+
+    point: Point | None
+    copies: list[Copied]
+    seconds: dict[str, float]
+
+
+class Made(t.NamedTuple):
+    backup: Backup
+    seen: Seen
 
 
 class Verification(t.NamedTuple):
@@ -25,34 +87,49 @@ class Verification(t.NamedTuple):
         return not self.problems
 
 
-class Engine:
+class IncrementalRefusedError(MaintenanceError):
+    """The server or the engine cannot build on the parent: a full backup still can be made."""
+
+
+class Engine(abc.ABC):
     """One way to make, verify, restore and expire backups in a repository."""
 
-    name = ""
+    name: t.ClassVar[str]
+    # The programs of PostgreSQL that each of the tasks CREATE, VERIFY and RESTORE needs.
+    programs: t.ClassVar[t.Mapping[str, t.Sequence[str]]]
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, bin_dir: str) -> None:
         self.repository = repository
+        self.bin_dir = bin_dir
 
-    def list(self) -> list[Backup]:
-        """The backups that are there, oldest first."""
-        return self.repository.backups()
+    @abc.abstractmethod
+    def plan(self, order: Order, source: Source) -> Forecast:
+        """What a backup by *order* will take, from what there is to be copied and what earlier backups took."""
 
-    def create(self, *arguments: t.Any, **options: t.Any) -> Backup:
-        """Make a backup; it appears in the repository only when it is complete and verified."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def create(self, params: t.Mapping[str, t.Any], order: Order, holder: dict[str, t.Any]) -> Made:
+        """Make a backup of the server behind the login options *params*.
 
+        Raises IncrementalRefusedError when only a full one is possible, MaintenanceError when none is; the repository
+        is then as it was.
+        """
+
+    @abc.abstractmethod
     def verify(self, label: str, *, quick: bool = False) -> Verification:
         """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""
-        raise NotImplementedError
 
     def verify_chain(self, label: str, *, quick: bool = False) -> t.List[Verification]:
         """Verify all that a restore of *label* needs, the full backup first."""
         return [self.verify(member, quick=quick) for member in self.repository.backup(label).chain]
 
+    @abc.abstractmethod
     def restore(self, label: str, directory: str, **options: t.Any) -> None:
         """Lay down the data directory of *label* in the empty *directory*; its WAL is still to be replayed."""
-        raise NotImplementedError
 
     def expire(self, label: str) -> int:
         """Remove the backup *label*; returns the bytes that this freed."""
         return self.repository.expire(label)
+
+    def list(self) -> list[Backup]:
+        """The backups that are there, oldest first."""
+        return self.repository.backups()

@@ -12,8 +12,7 @@ import typing as t
 from ..files import sha256_of
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
-from .creation import Creation
-from .engine import Verification
+from .engine import Made, Seen, Verification
 from .files import Copied
 from .repository import METADATA, Backup
 from .retention import shrunk
@@ -22,8 +21,9 @@ from .retention import shrunk
 _NAMED = 10
 
 
-def report_created(part: Part, backup: Backup, creation: Creation, max_block: float, seconds: float) -> None:
-    """Record what making *backup* showed."""
+def report_created(part: Part, made: Made, max_block: float, seconds: float) -> None:
+    """Record what making a backup showed."""
+    backup, seen = made
     metadata, sizes = backup.metadata, backup.metadata["bytes_by_part"]
     part.require(
         "backup complete",
@@ -52,17 +52,17 @@ def report_created(part: Part, backup: Backup, creation: Creation, max_block: fl
             expected="every database and the roles dumped, and hashed as they were written",
             observed=f"{len(metadata['databases'])} databases, {human_bytes(sizes['dump'])}",
         )
-    for copied in creation.copies:
+    for copied in seen.copies:
         _report_files(part, copied)
-    _report_point(part, creation, max_block)
-    _report_metrics(part, backup, creation, seconds)
+    _report_point(part, made, max_block)
+    _report_metrics(part, backup, seen, seconds)
     part.change("backup", backup.label, "absent", f"{backup.type}, {human_bytes(metadata['bytes'])}")
     path = backup.path(METADATA)
     part.artifact(path, sha256_of(path), metadata["bytes"])
 
 
-def _report_point(part: Part, creation: Creation, max_block: float) -> None:
-    point = creation.point
+def _report_point(part: Part, made: Made, max_block: float) -> None:
+    point = made.seen.point
     if point is None:
         return
     part.check(
@@ -71,7 +71,7 @@ def _report_point(part: Part, creation: Creation, max_block: float) -> None:
         expected="one point that base, WAL, dumps and fingerprints share",
         observed=point.reason or f"{point.name}, at try {point.tries}",
         advice="A restore test cannot compare content. Find a quieter time, or allow a longer max_block.",
-        evidence={"lsn": point.lsn, "time": point.time, "not_compared": creation.metadata["not_compared"][:_NAMED]},
+        evidence={"lsn": point.lsn, "time": point.time, "not_compared": made.backup.metadata["not_compared"][:_NAMED]},
     )
     part.check(
         "writers blocked by the backup",
@@ -105,18 +105,18 @@ def _some(paths: t.Sequence[str]) -> str:
     return ", ".join(shown) + (" …" if len(paths) > _NAMED else "")
 
 
-def _report_metrics(part: Part, backup: Backup, creation: Creation, seconds: float) -> None:
+def _report_metrics(part: Part, backup: Backup, seen: Seen, seconds: float) -> None:
     sizes = backup.metadata["bytes_by_part"]
     part.metric("backup_bytes", backup.metadata["bytes"], "bytes")
     for name in ("base", "wal", "dump", "files"):
         part.metric(f"{name}_bytes", sizes[name], "bytes")
     part.metric("backup_seconds", round(seconds, 3), "seconds")
     for phase in ("base", "dump", "files"):
-        if phase in creation.seconds:
-            part.metric(f"{phase}_seconds", round(creation.seconds[phase], 3), "seconds")
-    if creation.point:
-        part.metric("writers_blocked_seconds", round(creation.point.blocked_seconds, 4), "seconds")
-        part.metric("consistent_point_tries", creation.point.tries, "count")
+        if phase in seen.seconds:
+            part.metric(f"{phase}_seconds", round(seen.seconds[phase], 3), "seconds")
+    if seen.point:
+        part.metric("writers_blocked_seconds", round(seen.point.blocked_seconds, 4), "seconds")
+        part.metric("consistent_point_tries", seen.point.tries, "count")
 
 
 def report_size(part: Part, backup: Backup, earlier: t.Sequence[Backup]) -> None:

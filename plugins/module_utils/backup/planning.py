@@ -14,8 +14,7 @@ from datetime import datetime, timedelta, timezone
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, parse_duration, parse_size
 from ..result import Part
-from .core import CoreEngine
-from .creation import Order
+from .engine import Engine, Order, Source
 from .files import tree_bytes
 from .repository import Backup, Repository
 from .retention import Decision, Known, decide, expirable
@@ -39,14 +38,14 @@ class Policy(t.NamedTuple):
 class State(t.NamedTuple):
     """What was measured."""
 
-    engine: CoreEngine
+    engine: Engine
     policy: Policy
     server: Server
     known: list[Known]
     leftovers: list[str]
 
 
-def measure(engine: CoreEngine, server: Server, policy: Policy, part: Part) -> State:
+def measure(engine: Engine, server: Server, policy: Policy, part: Part) -> State:
     """Which backups are there, and whether they look sound: the newest chain is looked at, by names and sizes."""
     repository = engine.repository
     everything, damaged = engine.list(), repository.damaged()
@@ -144,7 +143,8 @@ def order_for(decision: Decision, policy: Policy) -> Order:
 def predicted_bytes(state: State, order: Order) -> int:
     """Bytes that the backup will need."""
     files_bytes = sum(tree_bytes(directory) for directory in order.directories)
-    return state.engine.predict_bytes(order, state.server.database_bytes, files_bytes, state.server.segment_bytes)
+    source = Source(state.server.database_bytes, files_bytes, state.server.segment_bytes)
+    return state.engine.plan(order, source).bytes
 
 
 def going(state: State, *, look: bool = True) -> dict[str, str]:
