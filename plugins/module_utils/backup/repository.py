@@ -146,7 +146,9 @@ class Repository:
 
     def backups(self) -> list[Backup]:
         """The backups whose ``backup.json`` is sound, oldest first."""
-        return [entry for entry in self._entries() if isinstance(entry, Backup)]
+        found = [entry for entry in self._entries() if isinstance(entry, Backup)]
+        # Of two in one second, the last digits of the label are chance.
+        return sorted(found, key=lambda backup: (backup.label[:16], backup.metadata.get("finished", ""), backup.label))
 
     def damaged(self) -> list[Damaged]:
         """What has a backup's name, but no ``backup.json`` that can be believed."""
