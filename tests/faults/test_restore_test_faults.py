@@ -440,24 +440,54 @@ def test_a_server_on_the_live_data_directory_is_recognised_behind_its_socket(
 # Being killed.
 
 
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait until *condition* holds, or the time is up: the assertion that follows says what was missed."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def kill_in_the_making(site: RestoreSite, seconds: float) -> None:
+    """Kill a run *seconds* after it made a scratch directory; sooner, if it was done before that."""
+    while True:
+        before = set(site.scratch_names())
+        process = module_process("restore_test", site.options())
+        while process.poll() is None and not set(site.scratch_names()) - before:
+            time.sleep(0.01)
+        time.sleep(seconds)
+        if process.poll() is None:
+            # What is seen of a process that is stopped is still so when it is killed.
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            if set(site.scratch_names()) - before:
+                process.kill()
+                process.communicate()
+                return
+            process.send_signal(signal.SIGCONT)
+        process.communicate()
+        seconds /= 2
+
+
 def test_killed_at_any_moment_nothing_runs_on_and_the_next_run_cleans_up(site: RestoreSite, good: Backup) -> None:
     live = site.server.sql("SELECT pg_postmaster_start_time(), (SELECT count(*) FROM mark)")
-    began = time.monotonic()
-    shown = site.test()
-    seconds = time.monotonic() - began
-    assert not shown["failed"], shown["msg"]
     left = 0
     for number in range(8):
-        process = module_process("restore_test", site.options())
-        time.sleep(0.35 + (seconds - 0.4) * number / 8)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        deadline = time.monotonic() + 10
-        while site.servers() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        if number % 4 == 0:  # how fast the machine is now says when the next kills come
+            began = time.monotonic()
+            shown = site.test()
+            seconds = time.monotonic() - began
+            assert not shown["failed"], shown["msg"]
+        if number % 2:
+            kill_in_the_making(site, seconds * number / 10)
+        else:
+            process = module_process("restore_test", site.options())
+            time.sleep(seconds * number / 8)
+            process.kill()
+            process.communicate()
+        wait_until(lambda: not site.servers())
         assert site.servers() == [], "the server dies with the module"
         left += bool(site.scratch_names())
-    assert left >= 2, "no kill hit a run that had begun to restore"
+    assert left >= 4
     shown = site.test(**QUICK)
     assert not shown["failed"], shown["msg"]
     assert_nothing_left(site)
@@ -514,11 +544,9 @@ def test_a_process_number_that_means_somebody_else_is_left_alone(site: RestoreSi
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_it_cleans_up_and_says_so(site: RestoreSite, good: Backup, number: signal.Signals) -> None:
     process = module_process("restore_test", site.options())
-    deadline = time.monotonic() + 30
-    while not site.servers() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(site.servers)
     process.send_signal(number)
-    output, _errors = process.communicate(timeout=60)
+    output, _errors = process.communicate(timeout=120)
     shown = json.loads(output)
     assert shown["failed"]
     assert f"stopped by {number.name}" in shown["msg"]
@@ -527,10 +555,10 @@ def test_told_to_stop_it_cleans_up_and_says_so(site: RestoreSite, good: Backup, 
 
 def test_two_at_once_are_kept_apart(site: RestoreSite, good: Backup) -> None:
     first = module_process("restore_test", site.options(run_id="first"))
-    deadline = time.monotonic() + 30
-    while not site.scratch_names() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(site.scratch_names)
+    first.send_signal(signal.SIGSTOP)
     second = site.test()
+    first.send_signal(signal.SIGCONT)
     assert second["failed"]
     assert "held by run first" in second["msg"]
     output, _errors = first.communicate(timeout=120)

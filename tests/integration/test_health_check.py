@@ -54,7 +54,7 @@ def test_an_endpoint_that_answers_well_passes_with_its_latency(tmp_path: Path) -
         "HTTP body of shop": "passed",
         "HTTP latency of shop": "passed",
     }
-    assert 0 < shown["metrics"]["http_seconds shop"]["value"] < 1
+    assert 0 < shown["metrics"]["http_seconds shop"]["value"] < 10
     assert (shown["failed"], shown["changed"]) == (False, False)
 
 
@@ -193,7 +193,7 @@ def test_processes_are_found_by_command_line_and_pid_file(tmp_path: Path) -> Non
 
 def test_a_zombie_does_not_count_as_running(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "0"]) as process:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while " Z " not in Path(f"/proc/{process.pid}/stat").read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
         pid_file = tmp_path / "pid"

@@ -262,7 +262,7 @@ def test_a_run_that_is_killed_leaves_a_usable_terminal(tmp_path: Path, number: s
     shown = terminal(frame, "daily")
     shown.wait_for("sample_second: Carry out sample_second")
     shown.interrupt(number)
-    status, screen = shown.finish(30)
+    status, screen = shown.finish(120)
     assert status != 0
     assert screen.cursor_shown
 

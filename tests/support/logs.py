@@ -48,7 +48,7 @@ def writer(path: Path, manner: str = "reopens") -> Iterator[Path]:
     pid_file = path.with_suffix(".pid")
     process = subprocess.Popen([sys.executable, "-c", _WRITER, str(path), manner, str(pid_file)])
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not (pid_file.exists() and pid_file.read_text().endswith("\n") and path.exists()):
             assert time.monotonic() < deadline and process.poll() is None, "the writer did not start"
             time.sleep(0.01)

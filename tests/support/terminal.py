@@ -102,7 +102,7 @@ class Terminal:
     def output(self) -> str:
         return self._output.decode("utf-8", errors="replace")
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
+    def wait_for(self, text: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while text not in self.output:
             assert time.monotonic() < end, f"{text!r} did not appear in {self.output[-2000:]!r}"
@@ -115,7 +115,7 @@ class Terminal:
         """Send a signal to the program and all of its children, as a terminal's keyboard does."""
         os.killpg(self.process.pid, number)
 
-    def finish(self, seconds: float = 120) -> tuple[int, Screen]:
+    def finish(self, seconds: float = 240) -> tuple[int, Screen]:
         """Wait for the end; returns the exit status and the screen."""
         status = self.process.wait(seconds)
         self._reader.join(5)

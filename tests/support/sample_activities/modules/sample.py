@@ -19,7 +19,7 @@ def work(module, part):
     if behaviour == "raise":
         raise RuntimeError("the module has a defect")
     if behaviour == "hang":
-        time.sleep(60)
+        time.sleep(180)
     if behaviour == "skip":
         part.skip("the tool is missing: apt-get install tool")
         return
