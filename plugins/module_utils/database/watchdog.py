@@ -25,6 +25,7 @@ LOOK_EVERY = 0.1
 BLIND_FOR = 1.0
 _CANCEL_AGAIN_AFTER = 0.5
 _GIVE_UP_CANCELLING_AFTER = 60.0
+_SETTLE_WITHIN = 5.0
 _TICK = 0.02
 
 QUERY_CANCELED = "57014"
@@ -70,7 +71,8 @@ class Watched(t.NamedTuple):
     ``ended`` is ``done``; ``blocking`` (somebody had waited on it too long), ``autovacuum`` (it made way for one),
     ``timeout``, ``unwatched`` or ``cancelled`` (by somebody else), all of which a later try may overcome; or
     ``failed``, with the server's own words in ``error``. ``reason`` says it in words. ``longest_wait`` is the longest
-    that anybody waited on it, in seconds; ``held_up`` how long the statement itself waited for others.
+    that anybody waited on it, in seconds; ``held_up`` how long the statement itself waited for others. ``watch_lost``:
+    the connection that watched must not be used again.
     """
 
     ended: str
@@ -79,6 +81,7 @@ class Watched(t.NamedTuple):
     longest_wait: float
     held_up: float
     error: t.Optional[QueryError] = None
+    watch_lost: bool = False
 
 
 def run_watched(
@@ -113,11 +116,11 @@ def run_watched(
     finally:
         _cancel_until_done(job)
         ended = time.monotonic()
-        watcher.stop(ended)
+        usable = watcher.stop(ended)
     seconds = ended - began
     kind, reason = _how_it_ended(job, stopped, seconds, timeout)
     error = job.error if kind == "failed" else None
-    return Watched(kind, reason, seconds, watcher.longest_wait, watcher.held_up, error)
+    return Watched(kind, reason, seconds, watcher.longest_wait, watcher.held_up, error, not usable)
 
 
 def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[str, str]:
@@ -180,6 +183,7 @@ def _cancel_until_done(job: _Job) -> None:
                 observed=f"it did not within {human_seconds(_GIVE_UP_CANCELLING_AFTER)}",
                 advice=f"See what it does, and end it: SELECT pg_terminate_backend({job.pid}).",
             )
+    job.settle()
 
 
 class _Job:
@@ -192,6 +196,7 @@ class _Job:
         self.done = threading.Event()
         self.error: t.Optional[QueryError] = None
         self.begun = False
+        self._asking: t.Optional[threading.Thread] = None
 
     def start(self) -> None:
         self.begun = True
@@ -207,9 +212,16 @@ class _Job:
 
     def cancel(self) -> None:
         # In a thread, for asking a server that cannot be reached takes until the network gives up.
-        asking = threading.Thread(target=self._ask_to_cancel, daemon=True)
-        asking.start()
-        asking.join(_CANCEL_AGAIN_AFTER)
+        if self._asking is None or not self._asking.is_alive():
+            self._asking = threading.Thread(target=self._ask_to_cancel, daemon=True)
+            self._asking.start()
+
+    def settle(self) -> None:
+        """Make sure that no cancellation is still on its way: it would hit the next statement."""
+        if self._asking is not None:
+            self._asking.join(_SETTLE_WITHIN)
+            if self._asking.is_alive():
+                self.connection.close()
 
     def _ask_to_cancel(self) -> None:
         with contextlib.suppress(postgresql.driver().Error):
@@ -241,8 +253,11 @@ class _Watcher:
         self.last = Look(_others(rows, "waits"), _others(rows, "holds"), at)
         self.longest_wait = max([self.longest_wait, *(other.seconds for other in self.last.waiting)])
 
-    def stop(self, ended: float) -> None:
-        """End the looks. Who waited at the last of them did so until the statement *ended*, for all that is known."""
+    def stop(self, ended: float) -> bool:
+        """End the looks; returns whether the connection can be used again.
+
+        Who waited at the last look did so until the statement *ended*, for all that is known.
+        """
         self._ending.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=self.every + BLIND_FOR)
@@ -250,6 +265,7 @@ class _Watcher:
             since = ended - self.last.at
             self.longest_wait = max([self.longest_wait, *(other.seconds + since for other in self.last.waiting)])
             self.held_up += since if self.last.holding else 0.0
+        return not self._thread.is_alive() and not self.connection.closed
 
     def _run(self) -> None:
         while not self._ending.wait(self.every):
@@ -296,7 +312,11 @@ class Pair:
 
     def run(self, statement: t.Any, *, max_block: float, timeout: float = 0.0) -> Watched:
         """See :func:`run_watched`."""
-        return run_watched(self.work, self.watch, statement, max_block=max_block, timeout=timeout)
+        watched = run_watched(self.work, self.watch, statement, max_block=max_block, timeout=timeout)
+        if watched.watch_lost:
+            # Not closed here: a thread may still wait for its answer, and closes it by forgetting it.
+            self._watch = None
+        return watched
 
     def close(self) -> None:
         for connection in (self._work, self._watch):
