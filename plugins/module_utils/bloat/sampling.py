@@ -65,12 +65,16 @@ def evaluate(pages: t.Sequence[t.Mapping[str, t.Any]], blocks: int, fillfactor: 
 
 
 def margin_of(fills: t.Sequence[float], population: int) -> float:
-    """How far the mean of *fills* may be from that of the *population* they were drawn from, in 95 of 100 cases."""
+    """How far the mean of *fills* may be from that of the *population* they were drawn from, in 95 of 100 cases.
+
+    They are in the order of their pages, one from each stretch, so what counts is how much neighbours differ: an index
+    whose first half is empty is known as well as one that is full.
+    """
     count = len(fills)
     if count < 2 or count >= population:
         return 0.0
-    mean = sum(fills) / count
-    variance = sum((fill - mean) ** 2 for fill in fills) / (count - 1)
+    differences = sum((after - before) ** 2 for before, after in zip(fills, fills[1:]))  # noqa: B905
+    variance = differences / (2 * (count - 1))
     return _CONFIDENCE_95 * math.sqrt(variance / count * (1 - count / population))
 
 
