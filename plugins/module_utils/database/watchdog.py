@@ -72,7 +72,7 @@ class Watched(t.NamedTuple):
     ``timeout``, ``unwatched`` or ``cancelled`` (by somebody else), all of which a later try may overcome; or
     ``failed``, with the server's own words in ``error``. ``reason`` says it in words. ``longest_wait`` is the longest
     that anybody waited on it, in seconds; ``held_up`` how long the statement itself waited for others. ``watch_lost``:
-    the connection that watched must not be used again.
+    the connection that watched must not be used again. ``rows`` is what the statement answered when it was done.
     """
 
     ended: str
@@ -82,6 +82,7 @@ class Watched(t.NamedTuple):
     held_up: float
     error: t.Optional[QueryError] = None
     watch_lost: bool = False
+    rows: t.Sequence[t.Mapping[str, t.Any]] = ()
 
 
 def run_watched(
@@ -120,7 +121,7 @@ def run_watched(
     seconds = ended - began
     kind, reason = _how_it_ended(job, stopped, seconds, timeout)
     error = job.error if kind == "failed" else None
-    return Watched(kind, reason, seconds, watcher.longest_wait, watcher.held_up, error, not usable)
+    return Watched(kind, reason, seconds, watcher.longest_wait, watcher.held_up, error, not usable, job.rows)
 
 
 def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[str, str]:
@@ -195,6 +196,7 @@ class _Job:
         self.pid: int = connection.info.backend_pid
         self.done = threading.Event()
         self.error: t.Optional[QueryError] = None
+        self.rows: t.Sequence[t.Mapping[str, t.Any]] = ()
         self.begun = False
         self._asking: t.Optional[threading.Thread] = None
 
@@ -204,7 +206,7 @@ class _Job:
 
     def _run(self) -> None:
         try:
-            postgresql.query(self.connection, self.statement)
+            self.rows = postgresql.query(self.connection, self.statement)
         except QueryError as error:
             self.error = error
         finally:
