@@ -24,6 +24,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.consis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.dump import DumpBlockedError, dump_database
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from support.clients import Client, bystander
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, free_port, postgres_server
 
@@ -258,57 +259,20 @@ def test_of_two_at_once_the_second_is_told_who_is_at_work(options: dict[str, Any
     assert len(engine(options).list()) == 1
 
 
-INSERT = "INSERT INTO note (text) VALUES ('a row')"
-
-
-class Writer(threading.Thread):
-    """Writes one row after the other, and remembers how long the longest took."""
-
-    def __init__(self, server: PostgresServer, statement: str = INSERT) -> None:
-        super().__init__(daemon=True)
-        self.server = server
-        self.statement = statement
-        self.longest = 0.0
-        self.rows = 0
-        self.error: Exception | None = None
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        try:
-            with self.server.connect() as connection:
-                while not self.done.is_set():
-                    began = time.monotonic()
-                    connection.execute(self.statement)  # type: ignore[call-overload]
-                    self.longest = max(self.longest, time.monotonic() - began)
-                    self.rows += 1
-        except psycopg.Error as error:
-            self.error = error
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[Writer]:
-        self.start()
-        try:
-            yield self
-        finally:
-            self.done.set()
-            self.join()
-
-
-def bystander(server: PostgresServer) -> Writer:
-    """A client whom no lock concerns: what it had to wait for was the machine."""
-    return Writer(server, "SELECT 1")
+def writer(server: PostgresServer) -> Client:
+    return Client(server, "INSERT INTO note (text) VALUES ('a row')")
 
 
 def test_a_busy_table_costs_no_writer_more_than_the_bound_and_the_point_is_had(
     options: dict[str, Any], server: PostgresServer
 ) -> None:
-    with Writer(server).at_work() as writer, bystander(server).at_work() as machine:
+    with writer(server).at_work() as busy, bystander(server).at_work() as machine:
         shown = run_module("backup", options)
     assert not shown["failed"], shown["msg"]
     assert checks_by_name(shown)["content can be compared"]["status"] == "passed"
-    assert writer.error is None
-    assert writer.rows > 100
-    assert writer.longest < 1 + 0.5 + machine.longest
+    assert busy.errors == []
+    assert busy.count > 100
+    assert busy.longest < 1 + 0.5 + machine.longest
 
 
 def test_a_writer_that_never_ends_costs_the_comparison_and_nobody_else_more_than_the_bound(
@@ -317,15 +281,15 @@ def test_a_writer_that_never_ends_costs_the_comparison_and_nobody_else_more_than
     with server.connect(application_name="the long one") as holder:
         holder.execute("BEGIN")
         holder.execute("INSERT INTO note (text) VALUES ('not committed')")
-        with Writer(server).at_work() as writer, bystander(server).at_work() as machine:
+        with writer(server).at_work() as busy, bystander(server).at_work() as machine:
             shown = run_module("backup", {**options, "max_block": "0.3"})
     assert not shown["failed"], shown["msg"]
     check = checks_by_name(shown)["content can be compared"]
     assert check["status"] == "unknown"
     assert "the long one" in check["observed"]
     assert "note" in check["observed"]
-    assert writer.error is None
-    assert writer.longest < 0.3 + 0.5 + machine.longest
+    assert busy.errors == []
+    assert busy.longest < 0.3 + 0.5 + machine.longest
     (backup,) = engine(options).list()
     assert backup.metadata["fingerprints"] == {}
     assert backup.metadata["restore_point"]["lsn"]
