@@ -84,16 +84,16 @@ def list_indexes(connection: t.Any, settings: BloatSettings, oid: t.Optional[int
     temporary tables.
     """
     parameters = [oid, oid, settings.catalogs or oid is not None, settings.shared_catalogs or oid is not None]
-    rows = _asked_again(connection, parameters)
+    rows = asked_again(connection, _INDEXES, parameters)
     chosen = rows if oid is not None else [row for row in rows if _is_chosen(row, settings)]
     return [_facts(row) for row in chosen]
 
 
-def _asked_again(connection: t.Any, parameters: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]]:
-    """The rows of _INDEXES: asked again when an index was dropped, or locked, while they were read."""
+def asked_again(connection: t.Any, statement: str, parameters: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]]:
+    """The rows of *statement*: asked again when something was dropped, or locked, while they were read."""
     for attempt in range(_TRIES):
         try:
-            return postgresql.query(connection, _INDEXES, parameters)
+            return postgresql.query(connection, statement, parameters)
         except QueryError as error:
             if error.sqlstate not in (LOCKED, *VANISHED) or attempt == _TRIES - 1:
                 raise

@@ -10,10 +10,8 @@ Measuring reads; it never waits long for a lock, nor holds one for long.
 
 from __future__ import annotations
 
-import contextlib
 import typing as t
 
-from .. import postgresql
 from ..errors import MaintenanceError
 from ..postgresql import QueryError
 from . import ways
@@ -21,19 +19,11 @@ from .listing import LOCKED, VANISHED, list_indexes
 from .model import BloatSettings, IndexBloat, IndexFacts, joined, nothing
 from .reach import reach_of, unmeasurable, way_for
 from .remembered import Remembered
+from .session import holder_of, is_lost, waiting_briefly
 
 __all__ = ["BloatSettings", "IndexBloat", "measure_index", "measure_indexes"]
 
 _CHANGED = "22023"  # a page that is not there any more: the index was rebuilt meanwhile
-_LOST = ("57P01", "57P02", "57P03", "08006", "08003")  # the server ended the session
-
-_HOLDERS = """
-SELECT l.pid, coalesce(nullif(a.application_name, ''), a.backend_type, 'unknown') AS application
-FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.locktype = 'relation' AND l.relation IN (%s::oid, %s::oid) AND l.mode = 'AccessExclusiveLock'
-  AND l.database IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY l.granted DESC, l.pid LIMIT 1
-"""
 
 
 def measure_indexes(connection: t.Any, settings: BloatSettings, remembered: Remembered) -> t.List[IndexBloat]:
@@ -42,7 +32,7 @@ def measure_indexes(connection: t.Any, settings: BloatSettings, remembered: Reme
     What is *remembered* of an unchanged index is not measured again; what was measured is added there, to be saved by
     the caller. Indexes that are dropped meanwhile are left out.
     """
-    with _waiting_briefly(connection, settings):
+    with waiting_briefly(connection, settings):
         context = ways.Context(connection, settings, reach_of(connection), remembered)
         listed = list_indexes(connection, settings)
         locked: t.Set[int] = set()
@@ -60,7 +50,7 @@ def measure_index(
     Raises MaintenanceError when there is no such index.
     """
     settings = settings._replace(min_size_bytes=0)
-    with _waiting_briefly(connection, settings):
+    with waiting_briefly(connection, settings):
         context = ways.Context(connection, settings, reach_of(connection), remembered or Remembered())
         for facts in list_indexes(connection, settings, oid):
             index = _measured(context, facts, set(), fresh=True)
@@ -93,7 +83,7 @@ def _measured(
     if known is not None:
         return joined(facts, known)
     if facts.locked and facts.table_oid in locked:
-        return joined(facts, nothing(facts.size_bytes, _locked_by(context.connection, facts)))
+        return joined(facts, nothing(facts.size_bytes, holder_of(context.connection, [facts.oid, facts.table_oid])))
     return _tried(way, context, facts, locked)
 
 
@@ -104,11 +94,13 @@ def _tried(way: str, context: ways.Context, facts: IndexFacts, locked: t.Set[int
         try:
             found = ways.measure_by(way, context, facts)
         except QueryError as error:
-            if error.sqlstate in _LOST or context.connection.closed:
+            if is_lost(context.connection, error):
                 raise
             if error.sqlstate == LOCKED:
                 locked.add(facts.table_oid)
-                return joined(facts, nothing(facts.size_bytes, _locked_by(context.connection, facts)))
+                return joined(
+                    facts, nothing(facts.size_bytes, holder_of(context.connection, [facts.oid, facts.table_oid]))
+                )
             observed = error.observed
             again = next(iter(list_indexes(context.connection, context.settings, facts.oid)), None)
             if again is None:
@@ -121,24 +113,3 @@ def _tried(way: str, context: ways.Context, facts: IndexFacts, locked: t.Set[int
                 context.remembered.keep(facts, way, found)
             return joined(facts, found)
     return joined(facts, nothing(facts.size_bytes, f"it could not be read: {observed}"))
-
-
-def _locked_by(connection: t.Any, facts: IndexFacts) -> str:
-    rows = postgresql.query(connection, _HOLDERS, [facts.oid, facts.table_oid])
-    if not rows:
-        return "locked by a session that has just ended"
-    return f"locked by process {rows[0]['pid']} of the server ({rows[0]['application']})"
-
-
-@contextlib.contextmanager
-def _waiting_briefly(connection: t.Any, settings: BloatSettings) -> t.Iterator[None]:
-    """Let statements in the block neither wait long for a lock nor take long; restore the settings of the session."""
-    ask = "SELECT current_setting('lock_timeout') AS lock_timeout, current_setting('statement_timeout') AS timeout"
-    change = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
-    before = postgresql.query(connection, ask)[0]
-    postgresql.query(connection, change, [f"{settings.lock_timeout_ms}ms", f"{settings.timeout_ms}ms"])
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            postgresql.query(connection, change, [before["lock_timeout"], before["timeout"]])

@@ -20,6 +20,7 @@ GIST_LEAST_DENSITY = 0.59
 _ITEM_POINTER = 4
 _HASH_ENTRY = 20  # a header of 8 bytes, a hash of 4, aligned to 16, and its pointer
 _HASH_PAGE_OVERHEAD = 40
+_NEARLY = 0.9  # an average bucket that full has fellows that overflow
 
 
 def judge_gist(row: t.Mapping[str, t.Any], facts: IndexFacts, baseline: t.Optional[Baseline]) -> Finding:
@@ -30,13 +31,13 @@ def judge_gist(row: t.Mapping[str, t.Any], facts: IndexFacts, baseline: t.Option
         return Finding(0.0, facts.size_bytes, None, "pgstattuple", "medium")
     density = used / room
     if baseline is not None and baseline.density:
-        expected, confidence, reason = baseline.density, "medium", "compared with how full it was after its rebuild"
+        expected, reason = baseline.density, "compared with how full it was after its rebuild"
     else:
-        expected, confidence = GIST_LEAST_DENSITY, "low"
+        expected = GIST_LEAST_DENSITY
         reason = f"at least this: a rebuild fills its pages to {GIST_LEAST_DENSITY:.0%} or more"
     ratio = max(0.0, 1 - density / expected)
     predicted = max(facts.block_size, math.ceil(facts.size_bytes * (1 - ratio)))
-    return Finding(ratio, predicted, density, "pgstattuple", confidence, reason)
+    return Finding(ratio, predicted, density, "pgstattuple", "medium", reason)
 
 
 def judge_hash(row: t.Mapping[str, t.Any], facts: IndexFacts) -> Finding:
@@ -45,16 +46,22 @@ def judge_hash(row: t.Mapping[str, t.Any], facts: IndexFacts) -> Finding:
     entries = row["live_items"]
     fill = facts.block_size * facts.fillfactor // 100 // _HASH_ENTRY
     buckets = _next_hash_size(math.ceil(entries / fill))
-    # Equal keys share a bucket however many there are: their overflow pages come back.
-    full = (facts.block_size - _HASH_PAGE_OVERHEAD) / _HASH_ENTRY
-    overflow = min(row["overflow_pages"], max(0, math.ceil(entries / full) - buckets))
-    if row["overflow_pages"] > row["bucket_pages"] / 4:
-        overflow = max(overflow, min(row["overflow_pages"], math.ceil(entries / full)))
+    full = (facts.block_size - _HASH_PAGE_OVERHEAD) // _HASH_ENTRY
+    # Equal keys share a bucket however many there are, so the overflow pages of today are needed again.
+    repeated = min(row["overflow_pages"], math.ceil(entries / full))
+    overflow = max(repeated, _overflow_of_unsplit(entries, buckets, full))
     needed = buckets + overflow
     ratio = max(0.0, 1 - needed / pages) if pages else 0.0
     predicted = facts.size_bytes - max(0, pages - needed) * facts.block_size
     density = entries / (full * pages) if pages else None
     return Finding(ratio, predicted, density, "pgstathashindex", "medium", "a hash index grows in steps of a quarter")
+
+
+def _overflow_of_unsplit(entries: int, buckets: int, full: int) -> int:
+    """How many buckets need an overflow page since they hold twice as much: those that the last step did not split."""
+    doubled = 1 << (buckets - 1).bit_length()
+    unsplit, load = doubled - buckets, entries / (doubled // 2)
+    return unsplit if load > _NEARLY * full else 0
 
 
 def _next_hash_size(buckets: int) -> int:

@@ -73,7 +73,7 @@ def margin_of(fills: t.Sequence[float], population: int) -> float:
     count = len(fills)
     if count < 2 or count >= population:
         return 0.0
-    differences = sum((after - before) ** 2 for before, after in zip(fills, fills[1:]))  # noqa: B905
+    differences = sum((after - before) ** 2 for before, after in zip(fills, fills[1:]))  # noqa: B905, RUF007
     variance = differences / (2 * (count - 1))
     return _CONFIDENCE_95 * math.sqrt(variance / count * (1 - count / population))
 
