@@ -17,7 +17,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.sess
 
 from support.postgresql import PostgresServer, embedded_bin_dir, postgres_server
 
-OLDER = [Path(f"/usr/lib/postgresql/{major}/bin") for major in (14, 15, 16, 17)]
+OLDER = [Path(f"/usr/lib/postgresql/{major}/bin") for major in (15, 16, 17)]
 PROGRAMS = [embedded_bin_dir(), *(path for path in OLDER if (path / "initdb").exists())]
 SETTINGS = {"autovacuum": "off", "shared_buffers": "64MB"}
 
@@ -58,3 +58,10 @@ def measured(
     with session(server, dbname, user) as connection:
         found = measure_indexes(connection, wanted, remembered or Remembered())
     return {index.name: index for index in found}
+
+
+def carry_out(server: PostgresServer, statement: str) -> None:
+    """Run *statement*, and return when the server has counted what it did, which it else does later."""
+    with server.connect() as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
+        connection.execute("SELECT pg_stat_force_next_flush()")
