@@ -91,6 +91,11 @@ setup-test:
 molecule: setup-molecule ## Carry out the daily plan on real hosts, in all scenarios
 	@scripts/hosts/test
 
+.PHONY: molecule-long
+molecule-long: setup-molecule ## Kill rebuilds of indexes on real hosts, 50 times each way and release
+	@for release in debian-13 debian-12; do \
+		HOSTS_RELEASE=$$release HOSTS_KILLS=50 HOSTS_SNAPSHOT_SECONDS=60 scripts/hosts/test platform; done
+
 .PHONY: hosts
 hosts: setup-molecule ## Start the hosts of the scenario platform and leave them up
 	@molecule create -s platform

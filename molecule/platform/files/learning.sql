@@ -17,3 +17,14 @@ INSERT INTO submissions (enrolment_id, assignment, submitted_at, graded_at, grad
     SELECT i / 2, i % 2, now() - i * interval '1 minute', now() - i * interval '30 seconds', i % 11
     FROM generate_series(0, 39999) i;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO learning;
+-- What years of use leave behind: indexes with more holes than keys, and rows that nobody has vacuumed.
+CREATE TABLE visits (id bigint PRIMARY KEY, student_id int NOT NULL, page text NOT NULL);
+INSERT INTO visits SELECT i, i * 7919 % 4000, 'page ' || i * 31 % 977 FROM generate_series(1, 300000::bigint) i;
+CREATE INDEX visits_page_and_student ON visits (page, student_id, id);
+VACUUM visits;
+DELETE FROM visits WHERE id % 5 <> 0;
+VACUUM (ANALYZE) visits;
+CREATE TABLE sessions (id bigint PRIMARY KEY, student_id int NOT NULL, seen_at timestamptz NOT NULL);
+INSERT INTO sessions SELECT i, i * 7919 % 4000, now() - i * interval '1 minute' FROM generate_series(1, 60000::bigint) i;
+VACUUM (ANALYZE) sessions;
+DELETE FROM sessions WHERE id % 2 = 0;
