@@ -275,8 +275,8 @@ def main(argv: list[str]) -> Bench:
 
 
 def options(scale: float) -> dict[str, dict[str, object]]:
-    """What the modules are given besides their login: their defaults, but in proportion to small data."""
-    return {}
+    """What the modules are given besides their login: a gain that leaves no index of 10 MB above the limit."""
+    return {"postgresql_reindex": {"min_gain": str(int(10 * MEGA * BLOAT_LIMIT * scale))}}
 
 
 if __name__ == "__main__":
