@@ -62,12 +62,12 @@ def provide(connection: t.Any, name: str, *, create: bool, part: Part, check_mod
 
 
 def may_execute(connection: t.Any, schema: str, signature: str) -> bool:
-    """Whether the role may call the function *signature* (``pg_visibility_map_summary(regclass)``) in *schema*."""
+    """Whether *schema* has the function *signature* (``pg_visibility(regclass)``) and the role may call it."""
     return bool(
         postgresql.value(
             connection,
-            "SELECT pg_catalog.has_schema_privilege(%s, 'USAGE') AND pg_catalog.has_function_privilege("
-            "pg_catalog.quote_ident(%s) || '.' || %s, 'EXECUTE')",
+            "SELECT CASE WHEN pg_catalog.has_schema_privilege(%s, 'USAGE') THEN pg_catalog.has_function_privilege("
+            "pg_catalog.to_regprocedure(pg_catalog.quote_ident(%s) || '.' || %s), 'EXECUTE') END",
             [schema, schema, signature],
         )
     )
