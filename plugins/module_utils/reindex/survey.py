@@ -19,10 +19,12 @@ from .decision import Left, Task, Traits, judge
 from .leftovers import Invalid, invalid_indexes, is_leftover
 from .rebuild import Crew, clear_leftovers
 
-# Of so large an index some pages are looked at, for which pageinspect is needed; the others are read whole.
-_LARGE = """
-SELECT coalesce(max(c.relpages::bigint) * current_setting('block_size')::int, 0) AS bytes
-FROM pg_catalog.pg_class c WHERE c.relkind = 'i' AND c.oid >= 16384
+# Sizes as of the last VACUUM or build, which is close enough to decide what is worth preparing.
+_LARGEST = """
+SELECT coalesce(max(c.relpages) FILTER (WHERE c.oid >= 16384), 0) * b.size AS ordinary,
+       coalesce(max(c.relpages) FILTER (WHERE c.oid < 16384), 0) * b.size AS built_in
+FROM pg_catalog.pg_class c, (SELECT current_setting('block_size')::bigint AS size) b
+WHERE c.relkind = 'i' GROUP BY b.size
 """
 
 
@@ -46,9 +48,13 @@ def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Surv
             crew.part.change("leftover index", index.full_name, human_bytes(index.size_bytes), "would be dropped")
     elif leftovers:
         leftovers = clear_leftovers(pair, crew)
-    _provide_extensions(pair.work, crew, check_mode)
     settings = crew.around.settings
-    indexes = measure_indexes(pair.work, settings.bloat(), crew.remembered)
+    if database.size_bytes < settings.min_gain:
+        return Survey([], [], leftovers, others, 0)
+    largest = postgresql.query(pair.work, _LARGEST)[0]
+    _provide_extensions(pair.work, largest["ordinary"], crew, check_mode)
+    bloat = settings.bloat()._replace(catalogs=largest["built_in"] >= settings.min_gain)
+    indexes = measure_indexes(pair.work, bloat, crew.remembered)
     wanted = [index for index in indexes if judge(index, Traits(), settings, crew.memory) is not None]
     traits = traits_of(pair.work, wanted, crew.around.rights, settings)
     judged = [judge(index, traits.get(index.oid, Traits()), settings, crew.memory) for index in wanted]
@@ -59,10 +65,9 @@ def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Surv
     return Survey(tasks, left, leftovers, others, len(indexes))
 
 
-def _provide_extensions(connection: t.Any, crew: Crew, check_mode: bool) -> None:
-    """See to what measuring needs, where an index is large enough to matter."""
+def _provide_extensions(connection: t.Any, largest: int, crew: Crew, check_mode: bool) -> None:
+    """See to what measuring needs, where an index is large enough to matter; of large ones pages are sampled."""
     settings = crew.around.settings
-    largest = int(postgresql.value(connection, _LARGE))
     wanted = [("pgstattuple", settings.min_gain), ("pageinspect", settings.bloat().sample_above_bytes)]
     for name, size in wanted:
         if largest >= size and (name != "pageinspect" or crew.around.rights.is_superuser):
