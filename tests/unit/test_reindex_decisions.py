@@ -303,8 +303,8 @@ def test_what_was_put_off_is_tried_again_after_growing_pauses_for_as_long_as_all
 
 def test_what_a_rebuild_must_keep_is_told_by_name_when_it_is_lost() -> None:
     before = {"definition": "d", "owner": "app", "tablespace": "", "options": None, "is_unique": True,
-              "is_primary": True, "is_immediate": True, "is_clustered": False, "is_replica_identity": True, "constraints": "pk p",
-              "columns": "id", "partition_of": None, "comment": None}  # fmt: skip
+              "is_primary": True, "is_immediate": True, "is_clustered": False, "is_replica_identity": True,
+              "constraints": "pk p", "columns": "id", "partition_of": None, "comment": None}  # fmt: skip
     assert lost(before, dict(before)) == []
     after = {**before, "owner": "postgres", "is_replica_identity": False}
     assert lost(before, after) == ["owner: app before, postgres after", "replica identity: True before, False after"]

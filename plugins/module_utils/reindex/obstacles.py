@@ -26,17 +26,22 @@ WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.backend
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_vacuum v WHERE v.pid = a.pid)
 ORDER BY a.xact_start
 """
+# A prepared transaction has no process; its lock on its own number tells which one it is.
 _LOCKS = """
 SELECT l.pid, p.gid, a.application_name AS application, a.usename AS role, a.state, a.backend_type AS backend, l.mode,
-       extract(epoch FROM clock_timestamp() - coalesce(a.xact_start, p.prepared))::float8 AS seconds
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
 FROM pg_catalog.pg_locks l
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+LEFT JOIN LATERAL (
+  SELECT string_agg(DISTINCT x.gid, ' or ') AS gid
+  FROM pg_catalog.pg_locks t JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = t.transactionid
+  WHERE l.pid IS NULL AND t.pid IS NULL AND t.virtualtransaction = l.virtualtransaction
+) p ON true
 WHERE l.locktype = 'relation' AND l.relation = %s::oid AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
   AND (l.pid IS NULL OR a.xact_start < clock_timestamp() - %s * interval '1 second' OR l.mode IN (
     'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock'))
-ORDER BY a.backend_type <> 'autovacuum worker', coalesce(a.xact_start, p.prepared)
+ORDER BY a.backend_type <> 'autovacuum worker', a.xact_start
 """
 _REPLICAS = """
 SELECT application_name AS name, client_addr::text AS address, state,
