@@ -53,9 +53,7 @@ def directory_of(archive: str, system_identifier: str) -> str:
 def segments(directory: str) -> list[Segment]:
     """The segments in the archive *directory* of one cluster, ordered by name; [] when there is no such directory."""
     found = []
-    for timeline in _names(directory):
-        if not _TIMELINE.fullmatch(timeline):
-            continue
+    for timeline in _timeline_directories(directory):
         for entry in _entries(os.path.join(directory, timeline)):
             stem, suffix = os.path.splitext(entry.name)
             if SEGMENT_NAME.fullmatch(stem) and stem.startswith(timeline) and suffix in _COMPRESSIONS:
@@ -67,7 +65,7 @@ def segments(directory: str) -> list[Segment]:
 
 def timelines(directory: str) -> list[int]:
     """The timelines of which there is a history or a segment, oldest first."""
-    return sorted(int(name, 16) for name in _names(directory) if _TIMELINE.fullmatch(name))
+    return [int(name, 16) for name in _timeline_directories(directory)]
 
 
 def lineage(directories: t.Sequence[str], timeline: int) -> Lineage:
@@ -180,12 +178,11 @@ def dispensable(directory: str, oldest_needed: str) -> list[str]:
     On every timeline alike, as the number of a segment only grows; the histories of timelines stay.
     """
     found = []
-    for timeline in _names(directory):
-        if _TIMELINE.fullmatch(timeline):
-            for name in _names(os.path.join(directory, timeline)):
-                stem = name.partition(".")[0]
-                if SEGMENT_NAME.fullmatch(stem) and stem[8:] < oldest_needed[8:] and _is_ours(name):
-                    found.append((stem[8:], os.path.join(timeline, name)))
+    for timeline in _timeline_directories(directory):
+        for name in (entry.name for entry in _entries(os.path.join(directory, timeline))):
+            stem = name.partition(".")[0]
+            if SEGMENT_NAME.fullmatch(stem) and stem[8:] < oldest_needed[8:] and _is_ours(name):
+                found.append((stem[8:], os.path.join(timeline, name)))
     return [path for _number, path in sorted(found)]
 
 
@@ -219,8 +216,9 @@ def _is_ours(name: str) -> bool:
     return wal_helper.is_archived_name(name) or (suffix in _COMPRESSIONS and wal_helper.is_archived_name(stem))
 
 
-def _names(directory: str) -> list[str]:
-    return [entry.name for entry in _entries(directory)]
+def _timeline_directories(directory: str) -> list[str]:
+    found = (entry for entry in _entries(directory) if _TIMELINE.fullmatch(entry.name))
+    return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
