@@ -37,6 +37,8 @@ def bloated(site: ReindexSite) -> ReindexSite:
     """A small table whose index is bloated again for each test."""
     site.make(
         """
+        CREATE EXTENSION IF NOT EXISTS pgstattuple;
+        CREATE EXTENSION IF NOT EXISTS amcheck;
         DROP TABLE IF EXISTS course;
         CREATE TABLE course (id int PRIMARY KEY, name text);
         INSERT INTO course SELECT g, md5(g::text) FROM generate_series(1, 20000) g;
@@ -262,7 +264,6 @@ def test_the_owner_and_who_may_maintain_rebuild_and_others_are_told_which_grant_
     bloated: ReindexSite,
 ) -> None:
     site = bloated
-    site.make("CREATE EXTENSION IF NOT EXISTS pgstattuple; CREATE EXTENSION IF NOT EXISTS amcheck")
     for role in ("own", "maintain", "nothing"):
         site.make(
             f"DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN IN ROLE pg_read_all_stats, pg_stat_scan_tables"
@@ -288,7 +289,7 @@ def test_the_owner_and_who_may_maintain_rebuild_and_others_are_told_which_grant_
 
 
 def test_without_amcheck_the_structure_is_unknown_and_never_passed(bloated: ReindexSite) -> None:
-    bloated.make("DROP EXTENSION IF EXISTS amcheck; CREATE EXTENSION IF NOT EXISTS pgstattuple")
+    bloated.make("DROP EXTENSION amcheck")
     shown = bloated.run(**only(create_extensions=False))
     found = statuses(shown)
     assert found["structure of rebuilt indexes: shop.public.course_name"] == "unknown"
@@ -296,7 +297,7 @@ def test_without_amcheck_the_structure_is_unknown_and_never_passed(bloated: Rein
 
 
 def test_without_pgstattuple_bloat_is_only_estimated_and_rebuilt_only_when_told(bloated: ReindexSite) -> None:
-    bloated.make("DROP EXTENSION IF EXISTS pgstattuple")
+    bloated.make("DROP EXTENSION pgstattuple")
     options = only(create_extensions=False, amcheck=False)
     shown = bloated.run(**options)
     assert not shown["changed"]
