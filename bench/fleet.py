@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests")]
 import yaml  # noqa: E402
 from support.checkout import DemoCheckout, demo_checkout  # noqa: E402
 
-ACTIVITIES = 6
+ACTIVITIES = 7
 
 
 def fleet_inventory(checkout: DemoCheckout, count: int) -> Path:

@@ -35,6 +35,34 @@ def exclusive(path: str, holder: dict[str, t.Any], what: str) -> t.Iterator[None
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def shared(path: str, holder: dict[str, t.Any]) -> t.Iterator[None]:
+    """Hold the lock file *path* together with others who do the same; nobody can have it alone meanwhile.
+
+    The last of them removes the file. A link at *path* is refused.
+    """
+    descriptor = _open_shared(path)
+    try:
+        _write(descriptor, {**holder, "pid": os.getpid(), "since": _now()})
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # another one holds it still, and removes it
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        os.close(descriptor)
+
+
+def _open_shared(path: str) -> int:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                return descriptor
+        os.close(descriptor)  # it was removed while we waited
+
+
 def is_free(path: str) -> bool:
     """Whether nobody holds the lock file *path*: so a leftover beside it belongs to a process that died."""
     try:

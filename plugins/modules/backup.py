@@ -15,7 +15,7 @@ description:
   - Makes a verified backup of a PostgreSQL cluster, its WAL, a dump of every database and of the roles, and listed
     directories, unless the newest one is young enough.
   - Between full backups it makes incremental ones where the server can (PostgreSQL 17 and later with C(summarize_wal)),
-    after it has verified the whole chain that they build on.
+    after it has verified the whole chain that they build on, where that was not done lately.
   - For a moment of at most O(max_block) writers wait, so that base, WAL, dumps and recorded fingerprints all show the
     same content; M(wellkept.maintenance.restore_test) compares a restored copy with them.
   - A backup appears under its final name only when it is complete and verified. What a killed run left is removed by
@@ -56,6 +56,13 @@ options:
     description: A chain of incremental backups ends, and a new full one begins, when its full one is this old.
     type: str
     default: 7d
+  chain_read_within:
+    description:
+      - What an incremental backup builds on is read in full first, except for files that were read within this time, by
+        this module or by M(wellkept.maintenance.backup_verification), and have not changed since.
+      - V(0) reads all of it each time.
+    type: str
+    default: 7d
   keep_full:
     description: How many full backups to keep at least, with all that builds on them.
     type: int
@@ -93,6 +100,7 @@ notes:
   - The marker row that a restore test looks for is written to the table C(wellkept.backup_marker) in O(login_db).
   - Until a dump is finished, tables cannot be dropped, truncated or altered, as with every C(pg_dump).
 seealso:
+  - module: wellkept.maintenance.backup_verification
   - module: wellkept.maintenance.restore_test
 author:
   - The Wellkept team (@wellkept)
@@ -193,6 +201,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "bin_dir": {"type": "str", "default": ""},
     "interval": {"type": "str", "default": "20h"},
     "full_every": {"type": "str", "default": "7d"},
+    "chain_read_within": {"type": "str", "default": "7d"},
     "keep_full": {"type": "int", "default": 3},
     "keep_within": {"type": "str", "default": "30d"},
     "files": {"type": "list", "elements": "path", "default": []},

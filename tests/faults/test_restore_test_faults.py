@@ -145,7 +145,7 @@ def test_a_backup_that_was_found_damaged_is_replaced_by_the_next_run_of_backup(
 
     shown = run_module("backup", options)
     assert not shown["failed"], shown
-    found = checks_by_name(shown)["backups that a restore test found damaged"]
+    found = checks_by_name(shown)["backups that were found damaged"]
     assert (found["status"], damaged.label in found["observed"]) == ("warned", True)
     assert shown["changed"]
     newest = site.repository.backups()[-1]

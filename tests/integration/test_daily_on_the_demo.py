@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from support.checkout import DemoCheckout, demo_checkout
 
-ACTIVITIES = {"health_check", "storage_cleanup", "log_rotation", "cache_clearing", "backup", "restore_test"}
+ACTIVITIES = {
+    "health_check",
+    "storage_cleanup",
+    "log_rotation",
+    "cache_clearing",
+    "backup",
+    "backup_verification",
+    "restore_test",
+}
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.files import copy_tree, tree_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.programs import program_failed
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reading import base_problems
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.receiver import keep_only
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.verification import base_problems
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import (
     format_lsn,
-    gaps,
     parse_lsn,
     segment_name,
     segments_between,
@@ -48,16 +47,6 @@ def test_a_range_needs_every_segment_from_its_first_byte_to_its_last() -> None:
         "000000010000000100000001",
     ]
     assert segments_between(1, "0/1000028", "0/2000000", SEGMENT) == ["000000010000000000000001"]
-
-
-def test_missing_and_short_segments_are_gaps(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(bytes(10))
-    (tmp_path / "b").write_bytes(bytes(9))
-    assert gaps(str(tmp_path), ["a"], 10) == []
-    assert gaps(str(tmp_path), ["b", "c"], 10) == [
-        "WAL segment b has 9 bytes instead of 10",
-        "WAL segment c is missing",
-    ]
 
 
 def test_only_needed_segments_and_histories_are_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from conftest import FLEET, connect
 
 DUE = {(host, activity) for host in ("app1", "backup1", "db1", "db2") for activity in ("health_check", "log_rotation")}
 DUE |= {("app1", "storage_cleanup"), ("app1", "cache_clearing"), ("db1", "backup"), ("db1", "restore_test")}
+DUE |= {("db1", "backup_verification")}
 
 
 def address(host):
@@ -106,9 +107,10 @@ def test_every_run_did_all_that_was_due(runs):
 
 
 def test_before_the_first_backup_check_mode_says_that_there_is_none_to_test(runs):
-    assert set(runs[0].not_passed()) == {("db1", "restore_test")}
-    assert runs[0].results["db1", "restore_test"]["outcome"] == "skipped"
-    assert "no backup yet" in runs[0].results["db1", "restore_test"]["reason"]
+    assert set(runs[0].not_passed()) == {("db1", "restore_test"), ("db1", "backup_verification")}
+    for activity in ("restore_test", "backup_verification"):
+        assert runs[0].results["db1", activity]["outcome"] == "skipped"
+        assert "no backup yet" in runs[0].results["db1", activity]["reason"]
 
 
 def test_the_first_run_changes_what_is_due_and_the_next_nothing(runs):

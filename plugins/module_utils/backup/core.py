@@ -16,8 +16,9 @@ from ..errors import MaintenanceError
 from .creation import Creation
 from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
 from .programs import run_program
+from .remembered import Remembered
 from .repository import Repository, new_label
-from .verification import verify_base, verify_files, wal_problems
+from .verification import examine
 
 # What a first backup is taken to need beside its base, in the absence of an earlier one.
 _DUMP_RATIO = 0.5
@@ -60,19 +61,19 @@ class CoreEngine(Engine):
             creation.carry_out(self.repository.cluster)
         return Made(self.repository.backup(label), Seen(creation.point, creation.copies, creation.seconds))
 
-    def verify(self, label: str, *, quick: bool = False) -> Verification:
-        """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""
+    def verify(self, label: str, *, quick: bool = False, remembered: Remembered | None = None) -> Verification:
+        """Read the backup *label* against its hashes: see ``verification``."""
         began = time.monotonic()
         depth = "names and sizes" if quick else "every byte"
         try:
             backup = self.repository.backup(label)
-            problems = verify_files(backup, quick=quick)
-            problems += verify_base(self.bin_dir, backup.path("base"), quick=quick)
-            problems += wal_problems(self.bin_dir, backup.path("wal"), backup.metadata, quick=quick)
-            size = backup.metadata["bytes"]
         except MaintenanceError as error:
-            problems, size = [f"{error.where}: {error.observed}"], 0
-        return Verification(label, problems, size, time.monotonic() - began, depth)
+            problem = f"{error.where}: {error.observed}"
+            return Verification(label, [problem], 0, time.monotonic() - began, depth)
+        found = examine(backup, self.bin_dir, quick=quick, remembered=remembered)
+        size = backup.metadata["bytes"]
+        seconds = time.monotonic() - began
+        return Verification(label, found.problems, size, seconds, depth, *found[1:])
 
     def restore(self, label: str, directory: str, **_options: t.Any) -> None:
         """Lay down the data directory of *label* in *directory*, which must not exist or be empty.

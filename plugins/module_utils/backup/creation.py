@@ -20,22 +20,16 @@ from ..files import read_json, sha256_of, write_json
 from ..postgresql import connect, databases, program_version, query, server_facts, tool_environment
 from ..processes import find_program
 from .consistent_point import Point, Session, consistent_point, plain_point
+from .contents import BASE_MANIFEST, FILES_MANIFEST
 from .dump import DumpBlockedError, dump_database, dump_globals
 from .engine import IncrementalRefusedError, Order
 from .files import Copied, copy_tree
 from .marker import insert_marker
 from .programs import Written, run_program, sync_file_system
+from .reading import base_problems
 from .receiver import Receiver, keep_only
 from .repository import FORMAT, Backup, bytes_used, format_time, now, write_metadata
-from .verification import (
-    BASE_MANIFEST,
-    FILES_MANIFEST,
-    NOT_LOOKED_AT,
-    base_problems,
-    start_verifying_base,
-    verify_files,
-    wal_problems,
-)
+from .verification import NOT_LOOKED_AT, examine, start_verifying_base
 from .wal import segments_between
 from .wal_keeper import wal_kept
 
@@ -279,7 +273,7 @@ class Creation:
     def _verify(self) -> None:
         """Read back from the disk what was hashed on its way there; the base was read by pg_verifybackup before."""
         backup = Backup(self.label, self.directory, self.metadata)
-        problems = verify_files(backup) + wal_problems(self.bin_dir, self._path("wal"), self.metadata)
+        problems = examine(backup, self.bin_dir, base=False).problems
         _refuse("verify the backup that was just made", self.directory, problems)
 
     def _needed_segments(self) -> list[str]:

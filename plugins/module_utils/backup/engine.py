@@ -27,6 +27,7 @@ from datetime import datetime
 from ..errors import MaintenanceError
 from .consistent_point import Point
 from .files import Copied
+from .remembered import Remembered
 from .repository import Backup, Repository
 
 # What an engine may need programs for.
@@ -81,6 +82,11 @@ class Verification(t.NamedTuple):
     bytes: int
     seconds: float
     depth: str
+    # What was read now, and what was to be read but was not because the budget was spent.
+    read_bytes: int = 0
+    left_bytes: int = 0
+    # Since when every byte was read at least once, in seconds since the epoch; 0 where that is not remembered.
+    read_since: float = 0.0
 
     @property
     def sound(self) -> bool:
@@ -115,12 +121,19 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def verify(self, label: str, *, quick: bool = False) -> Verification:
-        """Read the backup *label* against its hashes; *quick* looks at names and sizes alone."""
+    def verify(self, label: str, *, quick: bool = False, remembered: Remembered | None = None) -> Verification:
+        """Read the backup *label* against its hashes.
 
-    def verify_chain(self, label: str, *, quick: bool = False) -> t.List[Verification]:
+        *quick* looks at names and sizes alone. What is *remembered* as read and has not changed is not read again, and
+        what is read now is remembered.
+        """
+
+    def verify_chain(
+        self, label: str, *, quick: bool = False, remembered: Remembered | None = None
+    ) -> t.List[Verification]:
         """Verify all that a restore of *label* needs, the full backup first."""
-        return [self.verify(member, quick=quick) for member in self.repository.backup(label).chain]
+        chain = self.repository.backup(label).chain
+        return [self.verify(member, quick=quick, remembered=remembered) for member in chain]
 
     @abc.abstractmethod
     def restore(self, label: str, directory: str, **options: t.Any) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import typing as t
@@ -16,6 +17,7 @@ from ..quantities import human_bytes, parse_duration, parse_size
 from ..result import Part
 from .engine import Engine, Order, Source
 from .files import tree_bytes
+from .remembered import Remembered
 from .repository import Backup, Repository
 from .retention import Decision, Known, decide, expirable
 from .server import Server
@@ -33,6 +35,7 @@ class Policy(t.NamedTuple):
     timeout: float
     directories: tuple[str, ...]
     dump: bool
+    chain_read_within: float
 
 
 class State(t.NamedTuple):
@@ -73,7 +76,7 @@ def _tell_noted_damage(repository: Repository, backups: t.Sequence[Backup], part
     found = [f"{label}: {words}" for label, words in noted.items() if words]
     if found:
         part.check(
-            "backups that a restore test found damaged",
+            "backups that were found damaged",
             "warned",
             expected="none",
             observed="; ".join(found),
@@ -108,18 +111,24 @@ def choose(state: State) -> Decision:
 
 
 def settle(state: State, part: Part) -> tuple[Decision, State]:
-    """Decide what is due; what an incremental backup would build on is read in full first."""
+    """Decide what is due; what an incremental backup would build on is read first, unless it was lately."""
     decision = choose(state)
     if decision.type != "incremental" or not decision.due:
         return decision, state
-    verifications = state.engine.verify_chain(decision.parent)
+    repository = state.engine.repository
+    remembered = Remembered(repository, within=state.policy.chain_read_within)
+    verifications = state.engine.verify_chain(decision.parent, remembered=remembered)
     problems = {v.label: v.problems for v in verifications if not v.sound}
+    for label, found in problems.items():
+        with contextlib.suppress(OSError):  # a full disk: the new full backup will tell
+            repository.note_damage(label, found)
     part.check(
         "chain to build on",
         "warned" if problems else "passed",
         expected="every byte of it as it was written",
         observed="; ".join(f"{label}: {problem}" for label in problems for problem in problems[label][:3])
-        or f"{len(verifications)} backups, {human_bytes(sum(v.bytes for v in verifications))} read",
+        or f"{len(verifications)} backups, {human_bytes(sum(v.read_bytes for v in verifications))} read now, "
+        "the rest unchanged since it was",
         advice="A new full backup is made instead. Find out what damages the repository.",
     )
     if not problems:
@@ -189,6 +198,7 @@ def read_policy(params: dict[str, t.Any]) -> Policy:
             parse_duration(params["timeout"]),
             tuple(os.path.abspath(directory) for directory in params["files"]),
             params["dump"],
+            parse_duration(params["chain_read_within"]),
         )
     except ValueError as error:
         raise MaintenanceError(

@@ -5,9 +5,9 @@
 """Where backups are kept, how one is described, and what is in the repository.
 
 ``<repository>/<cluster>/<label>/`` is a backup: it has this name only when it is complete and verified. Beside it are
-``.partial-<label>`` (being written, or left by a process that died), ``.expired-<label>`` (being removed), and
-``proofs/<label>.json`` (what a restore test proved;
-``<label>.damage.json``: what it found wrong in it). Directories are 0700 and files 0600.
+``.partial-<label>`` (being written, or left by a process that died), ``.expired-<label>`` (being removed),
+``proofs/<label>.json`` (what a restore test proved; ``<label>.damage.json``: what was found wrong in it), and
+``verified/<label>.json`` (what was read of it, and when). Directories are 0700 and files 0600.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from datetime import datetime, timezone
 
 from ..errors import MaintenanceError
 from ..files import read_json, sync_directory, write_atomically, write_json
-from ..lock import exclusive, is_free
+from ..lock import exclusive, is_free, shared
 
 METADATA = "backup.json"
 LOCK = "lock"
 FORMAT = 1
 PARTIAL = ".partial-"
 EXPIRED = ".expired-"
+_USE = ".use-"
+# What belongs to the backups: our lock, what restore tests proved, what was read.
+_BESIDE = (".lock", "proofs", "verified")
 LABEL = re.compile(r"\d{8}T\d{6}Z-(full|incr)-[0-9a-f]{4}")
 _CLUSTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 
@@ -112,18 +115,15 @@ class Repository:
 
     @contextlib.contextmanager
     def in_use(self, label: str, holder: dict[str, t.Any]) -> t.Iterator[None]:
-        """Keep the backup *label* from being expired while the block reads it (a restore, a restore test)."""
-        path = self._use_mark(label)
-        with exclusive(path, holder, f"the backup {label}"):
+        """Keep the backup *label* from being expired while the block reads it; others may read it too."""
+        with shared(self._use_mark(label), holder):
             yield
-        with contextlib.suppress(OSError):
-            os.unlink(path)
 
     def is_in_use(self, label: str) -> bool:
         return not is_free(self._use_mark(label))
 
     def _use_mark(self, label: str) -> str:
-        return os.path.join(self.directory, f".use-{label}.lock")
+        return os.path.join(self.directory, f"{_USE}{label}.lock")
 
     @contextlib.contextmanager
     def new(self, label: str, holder: dict[str, t.Any]) -> t.Iterator[str]:
@@ -181,6 +181,14 @@ class Repository:
             ) from None
         return Backup(label, directory, metadata)
 
+    def strangers(self) -> list[str]:
+        """Names in the directory of the cluster that are neither a backup's nor of what belongs to backups."""
+        return [
+            name
+            for name in self._names()
+            if not LABEL.fullmatch(name) and name not in _BESIDE and not name.startswith((PARTIAL, EXPIRED, _USE))
+        ]
+
     def leftovers(self) -> list[str]:
         """Names of directories that a process which died left behind: half written, or half removed."""
         candidates = [name for name in self._names() if name.startswith((PARTIAL, EXPIRED))]
@@ -199,6 +207,8 @@ class Repository:
         os.rename(os.path.join(self.directory, label), doomed)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.proof_path(label))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._use_mark(label))
         self.note_damage(label, [])
         return self.remove_leftover(EXPIRED + label)
 

@@ -14,102 +14,94 @@ import os
 import stat
 import subprocess
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
-from ..files import read_json, sha256_of
-from ..processes import run
+from .contents import Look, Problem, differences, look_at
 from .programs import guarded
-from .repository import LOCK, METADATA, Backup
-from .wal import gaps, parse_segments, segments_between
-
-FILES_MANIFEST = "files.json"
-BASE_MANIFEST = "base/backup_manifest"
+from .reading import BASE_VERSION, base_command, read_files
+from .remembered import Readings, Remembered
+from .repository import Backup
+from .wal import parse_segments
 
 # In the manifest of the base, but pg_verifybackup does not look at them: a restore may rewrite them.
 NOT_LOOKED_AT = ("postgresql.auto.conf", "recovery.signal", "standby.signal")
 
-_SUCCESS = "backup successfully verified"
-_READERS = 2
-_MOST_PROBLEMS = 20
 
-Expected = t.Dict[str, t.Dict[str, t.Any]]
+class Examined(t.NamedTuple):
+    """What an examination showed, and how much it read."""
 
-
-def verify_files(backup: Backup, *, quick: bool = False) -> list[str]:
-    """What is wrong with everything that the base's manifest does not cover, in words."""
-    expected: Expected = {entry["path"]: entry for entry in backup.metadata["files"]}
-    problems = _compare(backup.directory, expected, quick)
-    if FILES_MANIFEST in expected and not problems:
-        copies = read_files_manifest(backup)
-        problems += _compare(backup.directory, copies, quick)
-        expected.update(copies)
-    problems += [
-        f"{path} does not belong to the backup"
-        for path in _present(backup.directory)
-        if path not in expected and path not in (METADATA, LOCK)
-    ]
-    problems += [
-        f"the directory {path} is missing"
-        for path in backup.metadata["empty_directories"]
-        if not os.path.isdir(backup.path(path))
-    ]
-    return problems
+    problems: list[str]
+    read_bytes: int
+    # What is still to be read, because the budget was spent.
+    left_bytes: int
+    # Since when (seconds since the epoch) every byte was read at least once, of what is remembered; else 0.
+    read_since: float
 
 
-def read_files_manifest(backup: Backup) -> Expected:
-    """Path in the backup → entry, for each copied application file."""
-    sources = read_json(backup.path(FILES_MANIFEST)) or []
-    return {
-        f"files/{number}/{entry['path']}": entry
-        for number, source in enumerate(sources)
-        for entry in source["entries"]
-        if entry["kind"] == "file"
-    }
+def examine(
+    backup: Backup, bin_dir: str, *, quick: bool = False, remembered: Remembered | None = None, base: bool = True
+) -> Examined:
+    """What is wrong with *backup*.
 
-
-def _compare(directory: str, expected: Expected, quick: bool) -> list[str]:
-    def problem(path: str) -> str:
-        return _file_problem(os.path.join(directory, path), path, expected[path], quick)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return [words for words in pool.map(problem, sorted(expected)) if words]
-
-
-def _file_problem(full: str, path: str, entry: dict[str, t.Any], quick: bool) -> str:
-    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    *quick* reads nothing but the manifests, and tells how much there would be to read. What is *remembered* and has not
+    changed is not read; without *base* the content of the base is not, because it has just been.
+    """
+    look = look_at(backup)
+    found = differences(look)
+    readings = remembered.of(backup) if remembered else None
+    due = _due(look, found, readings, base)
+    if quick:
+        return Examined(_words(found), 0, sum(look.expected[path].bytes for path in due), 0.0)
     try:
-        status = os.lstat(full)
-        if not stat.S_ISREG(status.st_mode):
-            return f"{shown} is no plain file any more"
-        if status.st_size != entry["bytes"]:
-            return f"{shown} has {status.st_size} bytes instead of {entry['bytes']}"
-        if not quick and sha256_of(full) != entry["sha256"]:
-            return f"{shown} has another content than was written (its SHA-256 differs)"
-    except OSError as error:
-        return f"{shown}: {error.strerror}"
-    return ""
+        outcome = read_files(look, due, bin_dir, remembered, readings)
+        said = {problem.path for problem in found if problem.path}
+        found += [problem for problem in outcome.problems if problem.path not in said]
+        found += _unreadable_wal(look, bin_dir, due, found)
+    finally:
+        if readings:
+            for problem in found:
+                readings.forget(problem.path)
+            readings.keep_only(look.expected)
+            readings.save(damaged=bool(found))
+    since = readings.since() if readings and not outcome.left_bytes else 0.0
+    return Examined(_words(found), outcome.bytes, outcome.left_bytes, since)
 
 
-def _present(directory: str) -> t.Iterator[str]:
-    """Paths of all files of the backup but those below base/, which pg_verifybackup sees to."""
-    for parent, directories, names in os.walk(directory):
-        below = os.path.relpath(parent, directory)
-        if below == ".":
-            below = ""
-            directories[:] = [name for name in directories if name != "base"]
-        yield from (os.path.join(below, name) for name in names)
+def _due(look: Look, found: t.Sequence[Problem], readings: Readings | None, base: bool) -> list[str]:
+    """The files to read: what was never read comes first, then what was read longest ago."""
+    wrong = {problem.path for problem in found}
+    # Without this file, which says that it is a base, nothing else of it can be read.
+    base = base and BASE_VERSION not in wrong
+    due = [
+        path
+        for path, status in look.found.items()
+        if path in look.expected
+        and path not in wrong
+        and stat.S_ISREG(status.st_mode)
+        and (base or look.expected[path].sha256)
+        and (readings is None or readings.is_due(path, status))
+    ]
+    return sorted(due, key=lambda path: (readings.read_at(path) if readings else 0.0, path))
 
 
-def verify_base(bin_dir: str, base: str, *, quick: bool = False) -> list[str]:
-    """What pg_verifybackup complains of; its success is believed only if it says so and says nothing else."""
-    done = run(base_command(bin_dir, base, quick=quick), accept=range(256), what="run pg_verifybackup")
-    return base_problems(done.returncode, done.stdout + "\n" + done.stderr)
+def _unreadable_wal(look: Look, bin_dir: str, due: t.Sequence[str], found: t.Sequence[Problem]) -> list[Problem]:
+    """Whether records can be read without a gap from the start of the backup to its restore point."""
+    segments = [path for path in due if path.startswith("wal/")]
+    if not segments or any("WAL segment" in problem.words or problem.path.startswith("wal/") for problem in found):
+        return []
+    metadata = look.backup.metadata
+    start, end = metadata["start_lsn"], metadata["restore_point"]["lsn"]
+    complaint = parse_segments(bin_dir, look.path("wal"), metadata["timeline"], start, end)
+    return [Problem(segments[0], f"WAL from {start} to {end}: {complaint}")] if complaint else []
+
+
+def _words(problems: t.Iterable[Problem]) -> list[str]:
+    return [problem.words for problem in problems]
 
 
 def start_verifying_base(bin_dir: str, base: str) -> subprocess.Popen[str]:
-    """The same beside other work; hand what came of it to :func:`base_problems`."""
+    """Let pg_verifybackup read the base beside other work; hand what came of it to ``reading.base_problems``."""
     return subprocess.Popen(
-        guarded(base_command(bin_dir, base, quick=False)),
+        guarded(base_command(bin_dir, base)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -117,31 +109,3 @@ def start_verifying_base(bin_dir: str, base: str) -> subprocess.Popen[str]:
         errors="replace",
         env={**os.environ, "LC_ALL": "C"},
     )
-
-
-def base_command(bin_dir: str, base: str, *, quick: bool) -> list[str]:
-    # The WAL is elsewhere, and goes further than pg_verifybackup would read: see wal_problems.
-    command = [os.path.join(bin_dir, "pg_verifybackup"), "--no-parse-wal"]
-    return [*command, *(["--skip-checksums"] if quick else []), base]
-
-
-def base_problems(status: int, said: str) -> list[str]:
-    """Problems in the exit status and the words of a pg_verifybackup that has ended."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    complaints = [line for line in lines if line != _SUCCESS]
-    if status == 0 and _SUCCESS in lines and not complaints:
-        return []
-    return [f"base: {line}" for line in complaints[:_MOST_PROBLEMS]] or [
-        f"base: pg_verifybackup ended with {status} and did not say that the backup is sound"
-    ]
-
-
-def wal_problems(bin_dir: str, directory: str, metadata: dict[str, t.Any], *, quick: bool = False) -> list[str]:
-    """Whether the WAL reaches without a gap from the start of the backup to its restore point."""
-    start, end = metadata["start_lsn"], metadata["restore_point"]["lsn"]
-    size = metadata["settings"]["wal_segment_size"]
-    problems = gaps(directory, segments_between(metadata["timeline"], start, end, size), size)
-    if not problems and not quick:
-        complaint = parse_segments(bin_dir, directory, metadata["timeline"], start, end)
-        problems = [f"WAL from {start} to {end}: {complaint}"] if complaint else []
-    return problems

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import typing as t
 
 from ..errors import MaintenanceError
 from ..processes import last_words, run
@@ -40,20 +39,6 @@ def segments_between(timeline: int, start: str, end: str, segment_bytes: int) ->
         segment_name(timeline, number * segment_bytes, segment_bytes)
         for number in range(first // segment_bytes, last // segment_bytes + 1)
     ]
-
-
-def gaps(directory: str, needed: t.Sequence[str], segment_bytes: int) -> list[str]:
-    """What of the *needed* segments is missing in *directory* or has a wrong size, in words; [] when nothing."""
-    problems = []
-    for name in needed:
-        try:
-            size = os.lstat(os.path.join(directory, name)).st_size
-        except FileNotFoundError:
-            problems.append(f"WAL segment {name} is missing")
-            continue
-        if size != segment_bytes:
-            problems.append(f"WAL segment {name} has {size} bytes instead of {segment_bytes}")
-    return problems
 
 
 def parse_segments(bin_dir: str, directory: str, timeline: int, start: str, end: str) -> str:
