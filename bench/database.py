@@ -57,6 +57,7 @@ class Bench:
     runs: dict[str, list[Run]] = field(default_factory=dict)
     stalls: dict[str, list[Stall]] = field(default_factory=dict)
     cached: list[int] = field(default_factory=list)
+    failures: dict[str, list[str]] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -72,7 +73,24 @@ class Bench:
     def measure(
         self, name: str, start: Callable[[], subprocess.Popen[str]], *, tables: bool, repeat: bool = False
     ) -> None:
-        """One run of one way: cold and with users beside it, then its health, then again with nobody else there."""
+        """One run of one way; one that ends with an error is noted, and tried anew from the beginning."""
+        for _attempt in range(3):
+            try:
+                run = self._measure(name, start, tables, repeat)
+            except WayFailedError as error:
+                self.failures.setdefault(name, []).append(str(error))
+                say(f"{name} FAILED: {error}")
+                continue
+            self.runs.setdefault(name, []).append(run)
+            say(f"{name}: {run.done.seconds:.2f} s, WAL {run.wal / MEGA:.1f} MB, {run.io}, {run.latency}, {run.health}")
+            if run.again:
+                again = run.again.done
+                say(f"{name} again: {again.seconds:.3f} s, {again.work:.3f} s of it work, WAL {run.again.wal} B")
+            return
+        raise AssertionError(f"{name} does not succeed: {self.failures[name][-1]}")
+
+    def _measure(self, name: str, start: Callable[[], subprocess.Popen[str]], tables: bool, repeat: bool) -> Run:
+        """Cold and with users beside it, then its health, then again with nobody else there."""
         with self.restored():
             if name == "pg_repack":
                 self.ways.prepare_repack()
@@ -87,10 +105,7 @@ class Bench:
             run.health = examine(self.cluster, least, BLOAT_LIMIT, indexes=not tables, tables=tables)
             if repeat:
                 run.again = self._timed(start, [])
-        self.runs.setdefault(name, []).append(run)
-        say(f"{name}: {run.done.seconds:.2f} s, WAL {run.wal / MEGA:.1f} MB, {run.io}, {latency}, {run.health}")
-        if run.again:
-            say(f"{name} again: {run.again.done}, WAL {run.again.wal} B, {run.again.io}")
+            return run
 
     def _timed(self, start: Callable[[], subprocess.Popen[str]], without: list[int]) -> Run:
         wal, io = self.cluster.wal(), self.cluster.io(without)
@@ -184,13 +199,14 @@ def show_first(bench: Bench) -> None:
             seconds = median([mine.done.seconds / other.done.seconds for mine, other in pairs])
             wal = median([mine.wal / other.wal for mine, other in pairs])
             print(f"- {ours} took {seconds:.2f} of the time of {theirs}, and {wal:.3f} of its WAL.")
+    for name, failures in bench.failures.items():
+        print(f"- {name} ended with an error in {len(failures)} more runs, which are not counted: {first(failures)}")
     if "reindexdb" in bench.runs and "pg_repack" not in bench.runs:
         print("- pg_repack is not installed for this server: skipped.")
     print()
 
 
 def show_again(bench: Bench) -> None:
-    """The clock of `work` starts when Python has loaded the module: what comes before is Ansible's."""
     head("repeated run, nobody beside", "seconds", "of it work", "WAL bytes", "read MB", "changed")
     for name, runs in bench.runs.items():
         again = [run.again for run in runs if run.again]
@@ -207,6 +223,7 @@ def show_again(bench: Bench) -> None:
         pairs = [(mine.again, other.again) for mine, other in zip(ours, theirs, strict=True)]
         times = median([other.done.seconds / mine.done.work for mine, other in pairs if mine and other])
         print(f"\n- A repeated postgresql_vacuum is {times:.0f} times as fast as a repeated vacuumdb.")
+        print("- Work: without Python's start, and the loading of the module and of the database driver.")
     print()
 
 
@@ -229,6 +246,12 @@ def show_stalls(bench: Bench) -> None:
 
 def head(*names: str) -> None:
     print(f"| {' | '.join(names)} |\n|---|{'---:|' * (len(names) - 2)}---|")
+
+
+def first(failures: list[str]) -> str:
+    """The line of the first failure that says what it was."""
+    lines = [line for line in failures[0].splitlines() if "error" in line.lower()]
+    return (lines or failures[0].splitlines())[0][:200]
 
 
 def words(healths: list[Health]) -> str:

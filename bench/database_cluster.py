@@ -41,6 +41,7 @@ MEASURING = {
     "wal_recycle": "on",
     "checkpoint_timeout": "15min",
     "track_io_timing": "on",
+    "shared_preload_libraries": "pg_stat_statements",
 }
 
 

@@ -13,7 +13,9 @@ import psycopg
 from support.postgresql import PostgresServer
 
 DATABASES = ("learning", "shop", "archive")
-ACCOUNTS = 2_000
+# What the load changes: a few rows of a table that is large enough not to be due for it.
+ACCOUNTS = 100_000
+BUSY_ACCOUNTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def make_data(server: PostgresServer, scale: float, workers: int = 3) -> None:
     with server.connect("learning") as connection:
         _make_accounts(connection)
     for database in DATABASES:
-        for extension in ("pgstattuple", "pg_visibility", "pageinspect", "amcheck"):
+        for extension in ("pgstattuple", "pg_visibility", "pageinspect", "amcheck", "pg_stat_statements"):
             server.sql(f"CREATE EXTENSION {extension}", database)
     # Catalogues too, so that what is due afterwards is what was meant to be.
     for database in (*DATABASES, "postgres", "template1"):
@@ -172,7 +174,6 @@ def _execute(server: PostgresServer, database: str, statements: list[str]) -> No
 
 
 def _make_accounts(connection: psycopg.Connection[tuple[object, ...]]) -> None:
-    """What the load changes: so small that its WAL is next to nothing beside that of the maintenance."""
     connection.execute("CREATE TABLE accounts (id int PRIMARY KEY, balance bigint, note text) WITH (fillfactor = 50)")
     connection.execute(f"INSERT INTO accounts SELECT g, 0, '' FROM generate_series(1, {ACCOUNTS}) g".encode())
     connection.execute("VACUUM (ANALYZE) accounts")

@@ -17,9 +17,9 @@ from database_data import DATABASES, TABLES
 from support.modules import COLLECTIONS
 from support.postgresql import PostgresServer
 
-# As support.modules does, but with a clock that does not count Python's start and the loading of Ansible's own code.
+# As support.modules does, but with a clock that starts when Python and the libraries are loaded.
 _STARTER = """
-import importlib, sys, time
+import importlib, psycopg, psycopg.sql, sys, time
 from ansible.module_utils import basic
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"

@@ -23,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FLEET = ROOT / "scripts/hosts/fleet"
 ACTIVITIES = ("health_check", "storage_cleanup", "log_rotation", "cache_clearing")
+DATABASE_ACTIVITIES = ("backup", "backup_verification", "restore_test", "database_vacuum", "database_reindex")
+DATABASE_ACTIVITIES += ("database_integrity", "query_review")
 
 PREPARE = [
     {
@@ -39,7 +41,8 @@ PREPARE = [
 ]
 SETTINGS = {
     "ansible_python_interpreter": "/usr/bin/python3",
-    "maintenance_plan": {"backup": {"enabled": False}, "restore_test": {"enabled": False}},
+    # No host of this fleet has a database.
+    "maintenance_plan": {name: {"enabled": False} for name in DATABASE_ACTIVITIES},
     "health_check_units": ["ssh.service", "cron.service"],
     "health_check_tcp": [{"name": "ssh", "port": 22}],
     "health_check_filesystems": {"warn_used_ratio": 0.98, "fail_used_ratio": 0.999},
