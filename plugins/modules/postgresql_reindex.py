@@ -183,6 +183,7 @@ artifacts:
 
 import contextlib
 import functools
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -223,6 +224,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping impo
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {**LOGIN_OPTIONS, **REINDEX_OPTIONS}
 PURPOSE = "reindex"
+CLAIM_WITHIN = 3.0
 UNSAFE = range(140000, 140004)
 
 
@@ -247,9 +249,22 @@ def refuse_server(connection: t.Any) -> str:
 
 
 def open_pair(params: t.Mapping[str, t.Any], database: str) -> Pair:
-    return Pair(
-        functools.partial(open_session, params, database, purpose=PURPOSE), functools.partial(claim, purpose=PURPOSE)
-    )
+    return Pair(functools.partial(open_session, params, database, purpose=PURPOSE), claim_patiently)
+
+
+def claim_patiently(connection: t.Any) -> None:
+    """Claim the database; a run that was killed keeps its claim until the server has seen that it is gone."""
+    until = time.monotonic() + CLAIM_WITHIN
+    while True:
+        try:
+            claim(connection, PURPOSE)
+        except MaintenanceError:
+            if time.monotonic() > until:
+                connection.close()
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def assemble(module: AnsibleModule, connection: t.Any, settings: Settings, part: Part) -> Crew:
@@ -275,13 +290,7 @@ def measure(databases: t.Sequence[Database], crew: Crew, check_mode: bool) -> Fo
         try:
             seen = survey(database, crew.sessions.at(database.name), crew, check_mode)
         except MaintenanceError as error:
-            crew.part.check(
-                f"indexes of the database {database.name}",
-                "failed",
-                expected=error.expected,
-                observed=f"{error.what}: {error.observed}",
-                advice=error.advice,
-            )
+            refuse(database.name, error, crew.part)
             continue
         found.tasks.extend(seen.tasks)
         found.left.extend(seen.left)
@@ -301,8 +310,22 @@ def act(tasks: t.Sequence[Task], found: Found, crew: Crew) -> t.List[Left]:
     touched = sorted({task.target.database for task in tasks} | {index.database for index in found.leftovers})
     found.leftovers.clear()
     for database in touched:
-        found.leftovers.extend(clear_leftovers(crew.sessions.at(database), crew))
+        try:
+            found.leftovers.extend(clear_leftovers(crew.sessions.at(database), crew))
+        except MaintenanceError as error:
+            refuse(database, error, crew.part)
     return not_rebuilt
+
+
+def refuse(database: str, error: MaintenanceError, part: Part) -> None:
+    """Record that *database* could not be worked on."""
+    part.check(
+        f"indexes of the database {database}",
+        "failed",
+        expected=error.expected,
+        observed=f"{error.what}: {error.observed}",
+        advice=error.advice,
+    )
 
 
 def work(module: AnsibleModule, part: Part) -> None:

@@ -220,7 +220,9 @@ def test_a_leftover_is_told_by_the_name_that_a_rebuild_gives_also_where_it_was_c
 
 
 def invalid(name: str, busy: int | None = None, siblings: tuple[str, ...] = ("student_name",)) -> Invalid:
-    return Invalid("shop", "public", name, 1, len(name.encode()), "public", "student", 2, 8192, busy, siblings)
+    return Invalid(
+        "shop", "public", name, 1, len(name.encode()), "public", "student", 2, "student", "public", 8192, busy, siblings
+    )
 
 
 def test_nothing_is_a_leftover_without_a_valid_sibling_or_while_somebody_works_on_it() -> None:

@@ -55,6 +55,7 @@ class Left(t.NamedTuple):
     bloat_ratio: t.Optional[float]
     gain: int
     wanted: bool = True  # whether somebody should see to it that it can be rebuilt
+    unsound: bool = False  # whether the rebuild has found damage
 
     @property
     def name(self) -> str:

@@ -14,7 +14,9 @@ import typing as t
 
 from .. import postgresql
 from ..database.rights import quoted
+from ..database.scope import matches
 from ..postgresql import driver
+from .settings import Settings
 
 NAME_BYTES = 63
 # A character takes up to four bytes, so a name that was cut may end up to three bytes before the limit.
@@ -25,7 +27,11 @@ _SUFFIX = re.compile(r"(?P<base>.+)_cc(?:new|old)\d*", re.DOTALL)
 _INVALID = """
 SELECT d.datname AS database, n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid,
   octet_length(c.relname) AS name_bytes, tn.nspname AS table_schema, tc.relname AS "table",
-  tc.oid::bigint AS table_oid, coalesce(pg_relation_size(c.oid), 0) AS size_bytes,
+  tc.oid::bigint AS table_oid, coalesce(w.relname, tc.relname) AS owner_table,
+  coalesce(wn.nspname, tn.nspname) AS owner_schema,
+  CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.relation = c.oid AND l.mode = 'AccessExclusiveLock')
+       THEN c.relpages * current_setting('block_size')::bigint
+       ELSE coalesce(pg_relation_size(c.oid), 0) END AS size_bytes,
   coalesce((
     SELECT min(p.pid) FROM pg_catalog.pg_stat_progress_create_index p WHERE p.datid = d.oid AND p.index_relid = c.oid
   ), (
@@ -47,6 +53,8 @@ SELECT d.datname AS database, n.nspname AS schema, c.relname AS name, c.oid::big
 FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class tc ON tc.oid = x.indrelid JOIN pg_catalog.pg_namespace tn ON tn.oid = tc.relnamespace
+LEFT JOIN pg_catalog.pg_class w ON tc.relkind = 't' AND w.reltoastrelid = tc.oid
+LEFT JOIN pg_catalog.pg_namespace wn ON wn.oid = w.relnamespace
 JOIN pg_catalog.pg_database d ON d.datname = current_database()
 WHERE NOT x.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND (%s::oid IS NULL OR x.indrelid = %s::oid)
 ORDER BY 2, 3
@@ -57,7 +65,8 @@ class Invalid(t.NamedTuple):
     """An index that is not valid.
 
     ``busy`` is the server process that works on it now; ``siblings`` are the valid indexes of the same table that are
-    defined alike; ``name_bytes`` is the length of its name in the encoding of the database.
+    defined alike; ``name_bytes`` is the length of its name in the encoding of the database. The owner is the table, or
+    that which a TOAST table belongs to.
     """
 
     database: str
@@ -68,6 +77,8 @@ class Invalid(t.NamedTuple):
     table_schema: str
     table: str
     table_oid: int
+    owner_table: str
+    owner_schema: str
     size_bytes: int
     busy: t.Optional[int]
     siblings: t.Sequence[str]
@@ -77,10 +88,15 @@ class Invalid(t.NamedTuple):
         return ".".join(quoted(part) for part in (self.database, self.schema, self.name))
 
 
-def invalid_indexes(connection: t.Any, table_oid: t.Optional[int] = None) -> list[Invalid]:
-    """The indexes of the database (or of one table) that are not valid."""
+def invalid_indexes(connection: t.Any, settings: Settings, table_oid: t.Optional[int] = None) -> list[Invalid]:
+    """The indexes of the tables that *settings* choose (or of one table) that are not valid."""
     rows = postgresql.query(connection, _INVALID, [table_oid, table_oid])
-    return [Invalid(**row) for row in rows]
+    found = [Invalid(**row) for row in rows]
+    return [
+        index
+        for index in found
+        if matches(f"{index.owner_schema}.{index.owner_table}", settings.tables, settings.exclude_tables)
+    ]
 
 
 def is_leftover(index: Invalid) -> bool:

@@ -18,7 +18,7 @@ from ..database.watchdog import Pair, Watched
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
-from .catalog import identity_of
+from .catalog import Identity, identity_of
 from .decision import Left, Task, left, too_long
 from .leftovers import Invalid, drop_statement, invalid_indexes, is_leftover
 from .memory import Memory
@@ -31,8 +31,11 @@ _DROP_TRIES = 4
 # What we leave behind is cleaned up even when the window is over.
 _DROP_WITHIN = 30.0
 
-# The server was asked to end the rebuild for a reason that may be gone later.
-_TRY_AGAIN = ("blocking", "autovacuum", "unwatched", "cancelled")
+# The rebuild made way for a reason that may be gone later. Who cancels it by hand does not want it back at once.
+_TRY_AGAIN = ("blocking", "autovacuum", "unwatched")
+_TRY_AGAIN_AFTER = ("40P01", "57P02", "57P03", "")  # deadlock, the server crashed, it starts, the connection was lost
+# Two rows with one key, or damaged pages: the rebuild has found that the table or the index is not sound.
+_UNSOUND = ("23505", "XX001", "XX002")
 
 
 class Tally:
@@ -96,6 +99,7 @@ class Turn:
         self.first_tried: t.Optional[float] = None
         self.tries = 0
         self.reason = ""
+        self.unsound = False
 
     def put_off(self, reason: str, now: float, retry_for: float) -> bool:
         """Come back to it later, after a growing pause; returns whether there will be time for that."""
@@ -120,12 +124,16 @@ def rebuild_all(tasks: t.Sequence[Task], crew: Crew) -> list[Left]:
         if turn is None:
             time.sleep(max(0.01, min(turn.not_before for turn in waiting) - now))
             continue
-        reason, again = _take_turn(turn, crew)
+        try:
+            reason, again = _take_turn(turn, crew)
+        except MaintenanceError as error:
+            # The server may be starting anew.
+            reason, again = f"{error.what}: {error.observed}", True
         if again and turn.put_off(reason, time.monotonic(), crew.around.settings.retry_for):
             continue
         waiting.remove(turn)
         if reason:
-            not_done.append(left(turn.task, reason))
+            not_done.append(left(turn.task, reason)._replace(unsound=turn.unsound))
     return not_done
 
 
@@ -143,11 +151,19 @@ def _take_turn(turn: Turn, crew: Crew) -> tuple[str, bool]:
     if weather.obstacles:
         return "; ".join(weather.obstacles), True
     watched = rebuild(pair, turn.task, crew)
-    if watched.ended == "done":
+    crew.tally.cancelled += watched.ended != "done"
+    if watched.ended == "done" or _has_taken_its_place(pair, turn.task, before):
         _finish(pair, turn.task, before, watched, crew)
         return "", False
-    crew.tally.cancelled += 1
-    return f"its rebuild was stopped: {watched.reason}", watched.ended in _TRY_AGAIN
+    sqlstate = watched.error.sqlstate if watched.error else None
+    turn.unsound = sqlstate in _UNSOUND
+    return f"its rebuild was stopped: {watched.reason}", watched.ended in _TRY_AGAIN or sqlstate in _TRY_AGAIN_AFTER
+
+
+def _has_taken_its_place(pair: Pair, task: Task, before: Identity) -> bool:
+    """Whether the new index was in the place of the old one already when the rebuild was stopped."""
+    now = identity_of(pair.work, task.target.schema, task.target.name)
+    return now is not None and now["oid"] != before["oid"] and now["is_valid"]
 
 
 def rebuild(pair: Pair, task: Task, crew: Crew) -> Watched:
@@ -177,7 +193,7 @@ def rebuild(pair: Pair, task: Task, crew: Crew) -> Watched:
 
 def clear_leftovers(pair: Pair, crew: Crew, table_oid: t.Optional[int] = None) -> list[Invalid]:
     """Drop what interrupted rebuilds left in the database, or on one table; returns what could not be dropped."""
-    remaining = [index for index in invalid_indexes(pair.work, table_oid) if is_leftover(index)]
+    remaining = [index for index in invalid_indexes(pair.work, crew.around.settings, table_oid) if is_leftover(index)]
     until = time.monotonic() + _DROP_WITHIN
     for number in range(_DROP_TRIES):
         for index in list(remaining):
@@ -202,7 +218,7 @@ def fresh_measurement(pair: Pair, task: Task, oid: int, crew: Crew) -> t.Optiona
         return None
 
 
-def _finish(pair: Pair, task: Task, before: t.Dict[str, t.Any], watched: Watched, crew: Crew) -> None:
+def _finish(pair: Pair, task: Task, before: Identity, watched: Watched, crew: Crew) -> None:
     """Prove the rebuild and count what it won."""
     crew.tally.rebuilt.append(task.name)
     after = prove(pair, task, before, crew.proof, crew.around.settings)

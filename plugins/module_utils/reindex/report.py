@@ -45,6 +45,15 @@ def report_indexes(
     for each in held_up:
         known = each.bloat_ratio is not None
         bloat = f"{each.bloat_ratio:.0%} bloat, about {human_bytes(each.gain)} to win" if known else "unknown bloat"
+        if each.unsound:
+            part.check(
+                f"soundness of {each.name}",
+                "failed",
+                expected="a table that its index can be built from",
+                observed=each.reason,
+                advice="The table or the index is damaged: make a backup, then find and correct the rows by hand.",
+            )
+            continue
         part.check(
             f"bloat of {each.name}",
             "warned" if known else "unknown",

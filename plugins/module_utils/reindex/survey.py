@@ -40,7 +40,8 @@ class Survey(t.NamedTuple):
 
 def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Survey:
     """Clean up in *database*, measure its indexes and decide; in check mode nothing is touched."""
-    invalid = invalid_indexes(pair.work)
+    settings = crew.around.settings
+    invalid = invalid_indexes(pair.work, settings)
     leftovers = [index for index in invalid if is_leftover(index)]
     others = [index for index in invalid if index not in leftovers and index.busy is None]
     if check_mode:
@@ -48,7 +49,6 @@ def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Surv
             crew.part.change("leftover index", index.full_name, human_bytes(index.size_bytes), "would be dropped")
     elif leftovers:
         leftovers = clear_leftovers(pair, crew)
-    settings = crew.around.settings
     if database.size_bytes < settings.min_gain:
         return Survey([], [], leftovers, others, 0)
     largest = postgresql.query(pair.work, _LARGEST)[0]
