@@ -21,7 +21,7 @@ description:
   - A backup appears under its final name only when it is complete and verified. What a killed run left is removed by
     the next one.
   - Expired backups are removed, but never the newest that can be restored, the newest that was proven by a restore
-    test, or anything that a kept one builds on.
+    test, one in use, or anything that a kept one builds on. Check mode lists what would go and why all else stays.
   - PostgreSQL's programs run as the user that the module runs as. Only a primary is backed up.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
@@ -71,6 +71,20 @@ options:
     description: Every backup younger than this is kept.
     type: str
     default: 30d
+  keep_daily:
+    description:
+      - The newest backup of each of so many days is kept. Days are those of UTC; ones without a backup do not count.
+      - What any one rule keeps stays. To let the calendar decide alone, set O(keep_full=1) and O(keep_within=0).
+    type: int
+    default: 0
+  keep_weekly:
+    description: The newest backup of each of so many weeks (from Monday) is kept.
+    type: int
+    default: 0
+  keep_monthly:
+    description: The newest backup of each of so many months is kept.
+    type: int
+    default: 0
   files:
     description:
       - Application directories to back up, by absolute paths. Links are recorded, not followed; other file systems
@@ -94,6 +108,32 @@ options:
     description: Longest time that the base backup may take.
     type: str
     default: 12h
+  wal_archive:
+    description:
+      - Directory on the server's host that the server archives its WAL to, so that a restore can go to any point in
+        time since the oldest backup. Empty means no archive.
+      - It is created for the server's user alone when it does not exist, and gets a program that the server runs as its
+        C(archive_command). The WAL of this cluster is in C(<wal_archive>/<system identifier>).
+      - At each run a row is written, and must arrive in the archive. What no kept backup needs is removed from there.
+      - A C(archive_command) of somebody else is reported, and never replaced. C(archive_mode) takes a restart of the
+        server, which this module leaves to you.
+    type: path
+    default: ""
+  wal_compression:
+    description: How segments are compressed in the archive. V(lz4) and V(zstd) need the program of that name.
+    type: str
+    choices: [none, gzip, lz4, zstd]
+    default: gzip
+  wal_configure:
+    description:
+      - Set C(archive_command), and C(archive_timeout) where it is 0, by C(ALTER SYSTEM), and reload the server.
+      - Otherwise what is to be set is only told.
+    type: bool
+    default: false
+  wal_timeout:
+    description: The C(archive_timeout) to set, after which a segment is archived though it is not full.
+    type: str
+    default: 5m
 notes:
   - Configuration outside the data directory, as Debian has it in C(/etc/postgresql), is backed up when it is listed in
     O(files).
@@ -121,6 +161,15 @@ EXAMPLES = r"""
     interval: "0"
     keep_full: 2
     keep_within: 7d
+
+- name: Keep seven days, four weeks and twelve months
+  wellkept.maintenance.backup:
+    repository: /var/backups/wellkept
+    keep_full: 1
+    keep_within: "0"
+    keep_daily: 7
+    keep_weekly: 4
+    keep_monthly: 12
 """
 
 RETURN = r"""
@@ -172,7 +221,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
     State,
     choose,
-    going,
+    fates,
     holder,
     known,
     measure,
@@ -184,7 +233,11 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planni
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import Decision, Known
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server import measure_server
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server import (
+    measure_server,
+    refuse_failing_archiver,
+)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_keeping import keep_wal, thin_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
     MissingToolError,
@@ -204,11 +257,18 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "chain_read_within": {"type": "str", "default": "7d"},
     "keep_full": {"type": "int", "default": 3},
     "keep_within": {"type": "str", "default": "30d"},
+    "keep_daily": {"type": "int", "default": 0},
+    "keep_weekly": {"type": "int", "default": 0},
+    "keep_monthly": {"type": "int", "default": 0},
     "files": {"type": "list", "elements": "path", "default": []},
     "dump": {"type": "bool", "default": True},
     "max_block": {"type": "str", "default": "1s"},
     "min_free_bytes": {"type": "str", "default": "1GiB"},
     "timeout": {"type": "str", "default": "12h"},
+    "wal_archive": {"type": "path", "default": ""},
+    "wal_compression": {"type": "str", "choices": ["none", "gzip", "lz4", "zstd"], "default": "gzip"},
+    "wal_configure": {"type": "bool", "default": False},
+    "wal_timeout": {"type": "str", "default": "5m"},
 }
 
 
@@ -227,12 +287,19 @@ def work(module: AnsibleModule, part: Part) -> None:
         part.checks.clear()
         part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
         return
+    if not params["wal_archive"]:
+        refuse_failing_archiver(params)
     if module.check_mode:
+        if params["wal_archive"]:
+            keep_wal(params, repository, part, check_mode=True)
         foretell(measure(engine, server, policy, part), part)
         return
     repository.prepare()
     with stopped_in_order("backup"), repository.locked(holder(module.params)):
         remove_leftovers(repository, part)
+        if params["wal_archive"]:
+            keep_wal(params, repository, part, check_mode=False)
+            refuse_failing_archiver(params)
         state = measure(engine, server, policy, part)
         decision, state = settle(state, part)
         if decision.due:
@@ -243,6 +310,8 @@ def work(module: AnsibleModule, part: Part) -> None:
         else:
             report_newest(state, part)
         expire(state, part)
+        if params["wal_archive"]:
+            thin_out(params, repository, server.system_identifier, part)
 
 
 def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> Backup | None:
@@ -291,9 +360,12 @@ def report_newest(state: State, part: Part) -> None:
 
 
 def expire(state: State, part: Part) -> None:
-    for label, reason in going(state).items():
+    decided = fates(state)
+    for label, reason in decided.going.items():
         size = state.engine.expire(label)
         part.change("backup", label, human_bytes(size), f"expired: {reason}")
+    left = {backup.label for backup in state.engine.list()}
+    findings.report_retention(part, decided, state.policy.rules, "went", failed=left & set(decided.going))
 
 
 def remove_leftovers(repository: Repository, part: Part) -> None:
@@ -326,8 +398,10 @@ def foretell(state: State, part: Part) -> None:
         state = state._replace(known=[*state.known, expected])
     else:
         report_newest(state, part)
-    for label, reason in going(state, look=False).items():
+    decided = fates(state, look=False)
+    for label, reason in decided.going.items():
         part.change("backup", label, "present", f"would expire: {reason}")
+    findings.report_retention(part, decided, state.policy.rules, "would go")
 
 
 def main() -> None:

@@ -145,6 +145,20 @@ def test_expired_backups_go_and_a_proven_one_stays(options: dict[str, Any]) -> N
     assert shown["changes"][1]["after"].startswith("expired: ")
 
 
+def test_a_calendar_decides_and_check_mode_says_why_each_backup_stays(options: dict[str, Any]) -> None:
+    by_calendar = {**options, "interval": "0", "full_every": "0", "keep_full": 1, "keep_within": "0", "keep_daily": 1}
+    run_module("backup", by_calendar)
+    (old,) = engine(options).list()
+    shown = run_module("backup", {**by_calendar, "interval": "20h"}, check=True)
+    stay = checks_by_name(shown)["retention"]["evidence"]["stay"]
+    assert list(stay) == [old.label]
+    assert {"the newest that can be restored", "is one of the newest 1 full ones"} <= set(stay[old.label])
+    assert any(why.startswith("daily: the newest of 20") for why in stay[old.label])
+    shown = run_module("backup", by_calendar)
+    assert checks_by_name(shown)["retention"]["observed"] == "1 backups stay, 1 went"
+    assert old.label not in [backup.label for backup in engine(options).list()]
+
+
 def test_a_backup_in_use_is_not_expired(options: dict[str, Any]) -> None:
     keeping_little = {**options, "interval": "0", "full_every": "0", "keep_full": 1, "keep_within": "0"}
     run_module("backup", options)

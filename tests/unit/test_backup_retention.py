@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import (
     Known,
+    Rules,
     decide,
     expirable,
     is_whole,
     newest_whole,
+    reasons_to_stay,
     shrunk,
 )
 
@@ -73,9 +75,9 @@ def test_a_backup_from_the_future_is_no_reason_to_rest() -> None:
 def test_kept_are_the_newest_full_ones_with_their_chains_and_what_is_young() -> None:
     fulls = [full(f"f{age}", age * DAY) for age in (60, 50, 40, 20, 5)]
     chain = incremental("i39", fulls[2], 39 * DAY)
-    going = expirable([*fulls, chain], NOW, keep_full=2, keep_within=30 * DAY)
+    going = expirable([*fulls, chain], NOW, Rules(2, 30 * DAY))
     assert list(going) == ["i39", "f60", "f50", "f40"]
-    going = expirable([*fulls, chain], NOW, keep_full=3, keep_within=30 * DAY)
+    going = expirable([*fulls, chain], NOW, Rules(3, 30 * DAY))
     assert list(going) == ["f60", "f50"]
 
 
@@ -83,13 +85,13 @@ def test_the_newest_proven_chain_outlives_every_limit() -> None:
     old = full("old", 90 * DAY)
     proven = incremental("proven", old, 89 * DAY, proven=True)
     later = incremental("later", proven, 88 * DAY)
-    going = expirable([old, proven, later, full("f", 1 * DAY)], NOW, keep_full=1, keep_within=DAY)
+    going = expirable([old, proven, later, full("f", 1 * DAY)], NOW, Rules(1, DAY))
     assert list(going) == ["later"]
 
 
 def test_where_nothing_can_be_restored_nothing_is_removed() -> None:
     damaged = [full(f"f{age}", age * DAY, sound=False) for age in (90, 60)]
-    assert expirable(damaged, NOW, keep_full=1, keep_within=DAY) == {}
+    assert expirable(damaged, NOW, Rules(1, DAY)) == {}
 
 
 def history(chance: random.Random) -> list[Known]:
@@ -105,15 +107,22 @@ def history(chance: random.Random) -> list[Known]:
     return [backup for backup in backups if chance.random() > 0.08]
 
 
+def some_rules(chance: random.Random) -> Rules:
+    counts = [chance.choice((0, 0, 1, 3, 7, 12)) for _rule in range(3)]
+    return Rules(chance.randrange(0, 4), timedelta(days=chance.randrange(0, 60)), *counts)
+
+
 def test_over_any_history_what_is_needed_stays() -> None:
     chance = random.Random(7)
     removed = 0
     for _round in range(4000):
         backups = history(chance)
-        keep_full, within = chance.randrange(0, 4), timedelta(days=chance.randrange(0, 60))
-        going = expirable(backups, NOW, keep_full=keep_full, keep_within=within)
+        rules = some_rules(chance)
+        going = expirable(backups, NOW, rules)
         by_label = {backup.label: backup for backup in backups}
         left = {label: backup for label, backup in by_label.items() if label not in going}
+        reasons = reasons_to_stay(backups, NOW, rules)
+        assert {label for label, why in reasons.items() if why} == set(left), "each that stays has its reason"
         removed += len(going)
         best = newest_whole(backups)
         assert newest_whole(left.values()) == best
@@ -124,12 +133,64 @@ def test_over_any_history_what_is_needed_stays() -> None:
             assert not set(backup.chain) & set(going), "a kept backup lost what it builds on"
         proven = [b for b in backups if b.proven and is_whole(b, by_label)]
         if proven:
-            assert max(proven, key=lambda backup: backup.finished).label in left
+            newest = max(proven, key=lambda backup: backup.finished)
+            assert set(newest.chain) <= set(left), "all that the newest proven one needs"
         assert not [label for label in going if by_label[label].in_use]
-        assert not [label for label in going if NOW - by_label[label].finished < within]
+        assert not [label for label in going if NOW - by_label[label].finished < rules.keep_within]
         sound = sorted((b.finished, b.label) for b in backups if b.type == "full" and b.sound)
-        assert all(label in left for _finished, label in sound[-max(1, keep_full) :])
+        assert all(label in left for _finished, label in sound[-max(1, rules.keep_full) :])
+        check_calendar(backups, left, rules)
+        assert expirable(list(left.values()), NOW, rules) == {}, "a second run removes nothing more"
     assert removed > 2000
+
+
+def check_calendar(backups: list[Known], left: dict[str, Known], rules: Rules) -> None:
+    """The newest restorable backup of each of the last days, weeks and months that have one is left."""
+    by_label = {backup.label: backup for backup in backups}
+    whole = [backup for backup in backups if is_whole(backup, by_label)]
+    for count, period in (
+        (rules.keep_daily, lambda moment: moment.date()),
+        (rules.keep_weekly, lambda moment: moment.date().isocalendar()[:2]),
+        (rules.keep_monthly, lambda moment: (moment.year, moment.month)),
+    ):
+        newest = {}
+        for backup in sorted(whole, key=lambda backup: backup.finished):
+            newest[period(backup.finished)] = backup.label
+        for key in sorted(newest)[max(0, len(newest) - count) :]:
+            assert newest[key] in left
+
+
+def test_a_year_of_daily_backups_is_thinned_to_days_weeks_and_months() -> None:
+    backups = [full(f"{age:03d}", age * DAY) for age in range(400)]
+    rules = Rules(1, timedelta(0), keep_daily=7, keep_weekly=4, keep_monthly=12)
+    reasons = reasons_to_stay(backups, NOW, rules)
+    stay = [label for label, why in reasons.items() if why]
+    # Today is a Saturday, 21 November: the newest of a week is a Sunday's, that of a month its last day's.
+    assert stay[:7] == [f"{age:03d}" for age in range(7)]
+    assert [label for label in stay if any(why.startswith("weekly") for why in reasons[label])] == [
+        *("000", "006", "013", "020")
+    ]
+    months = [label for label in stay if any(why.startswith("monthly") for why in reasons[label])]
+    assert len(months) == 12
+    assert months[:3] == ["000", "021", "052"]
+    assert len(stay) <= 7 + 4 + 12
+    assert "daily: the newest of 2026-11-21" in reasons["000"]
+
+
+def test_days_without_backups_do_not_use_up_the_rule() -> None:
+    backups = [full(f"{age}", age * DAY) for age in (30, 31, 40)]
+    assert expirable(backups, NOW, Rules(1, timedelta(0), keep_daily=3)) == {}
+
+
+def test_a_kept_incremental_one_keeps_its_chain_and_says_so() -> None:
+    first = full("f", 40 * DAY)
+    second = incremental("i", first, 39 * DAY)
+    later = incremental("j", second, 38 * DAY)
+    other = full("g", 1 * DAY)
+    rules = Rules(1, timedelta(0), keep_monthly=2)
+    reasons = reasons_to_stay([first, second, later, other], NOW, rules)
+    assert reasons["j"] == ["monthly: the newest of 2026-10"]
+    assert reasons["i"] == reasons["f"] == ["j builds on it"]
 
 
 def test_killed_between_two_removals_no_chain_is_ever_cut_below() -> None:
@@ -137,7 +198,7 @@ def test_killed_between_two_removals_no_chain_is_ever_cut_below() -> None:
     for _round in range(1000):
         backups = history(chance)
         left = {backup.label: backup for backup in backups}
-        for label in expirable(backups, NOW, keep_full=1, keep_within=timedelta(0)):
+        for label in expirable(backups, NOW, Rules(1, timedelta(0))):
             del left[label]
             assert not [other for other in left.values() if label in other.chain]
 

@@ -14,8 +14,9 @@ from ..quantities import human_bytes, human_seconds
 from ..result import Part
 from .engine import Made, Seen, Verification
 from .files import Copied
+from .planning import Fates
 from .repository import METADATA, Backup
-from .retention import shrunk
+from .retention import Rules, shrunk
 
 # Names in a check's evidence; more of them help nobody.
 _NAMED = 10
@@ -132,6 +133,20 @@ def report_size(part: Part, backup: Backup, earlier: t.Sequence[Backup]) -> None
         expected=f"not much smaller than the last full one ({human_bytes(sizes[-1])})",
         observed=human_bytes(size),
         advice="See whether something was dropped, deleted or left out of the list of directories.",
+    )
+
+
+def report_retention(part: Part, decided: Fates, rules: Rules, words: str, failed: t.Collection[str] = ()) -> None:
+    """What goes, and why everything else stays."""
+    part.require(
+        "retention",
+        not failed,
+        expected=rules.in_words(),
+        observed=f"{', '.join(sorted(failed))} could not be removed"
+        if failed
+        else f"{len(decided.staying)} backups stay, {len(decided.going)} {words}",
+        advice="Look at the rights in the repository.",
+        stay=decided.staying,
     )
 
 

@@ -19,8 +19,10 @@ from .engine import Engine, Order, Source
 from .files import tree_bytes
 from .remembered import Remembered
 from .repository import Backup, Repository
-from .retention import Decision, Known, decide, expirable
+from .retention import Decision, Known, Rules, decide, expirable, reasons_to_stay
 from .server import Server
+
+CALENDAR = ("keep_daily", "keep_weekly", "keep_monthly")
 
 
 class Policy(t.NamedTuple):
@@ -28,8 +30,7 @@ class Policy(t.NamedTuple):
 
     interval: timedelta
     full_every: timedelta
-    keep_full: int
-    keep_within: timedelta
+    rules: Rules
     max_block: float
     min_free: int
     timeout: float
@@ -156,17 +157,22 @@ def predicted_bytes(state: State, order: Order) -> int:
     return state.engine.plan(order, source).bytes
 
 
-def going(state: State, *, look: bool = True) -> dict[str, str]:
-    """What may be removed, and why; unless told not to, it looks first at all that would be relied on afterwards."""
-    moment, policy, engine = datetime.now(timezone.utc), state.policy, state.engine
-    limits: dict[str, t.Any] = {"keep_full": policy.keep_full, "keep_within": policy.keep_within}
-    candidates = expirable(state.known, moment, **limits)
-    if not candidates or not look:
-        return candidates
-    looked_at = [
-        backup._replace(sound=backup.sound and engine.verify(backup.label, quick=True).sound) for backup in state.known
-    ]
-    return expirable(looked_at, moment, **limits)
+class Fates(t.NamedTuple):
+    """What may be removed, in this order, and why everything else stays."""
+
+    going: dict[str, str]
+    staying: dict[str, list[str]]
+
+
+def fates(state: State, *, look: bool = True) -> Fates:
+    """What becomes of each backup; unless told not to, all that would be relied on afterwards is looked at first."""
+    moment, rules, engine = datetime.now(timezone.utc), state.policy.rules, state.engine
+    backups = state.known
+    if look and expirable(backups, moment, rules):
+        backups = [b._replace(sound=b.sound and engine.verify(b.label, quick=True).sound) for b in backups]
+    going = expirable(backups, moment, rules)
+    reasons = reasons_to_stay(backups, moment, rules)
+    return Fates(going, {label: why for label, why in reasons.items() if why})
 
 
 def refuse_to_copy_itself(repository: Repository, directories: t.Sequence[str]) -> None:
@@ -188,11 +194,17 @@ def read_policy(params: dict[str, t.Any]) -> Policy:
     try:
         if params["keep_full"] < 1:
             raise ValueError(f"keep_full is {params['keep_full']}; at least 1 full backup is kept")
+        for name in CALENDAR:
+            if params[name] < 0:
+                raise ValueError(f"{name} is {params[name]}; 0 or more are kept")
         return Policy(
             timedelta(seconds=parse_duration(params["interval"])),
             timedelta(seconds=parse_duration(params["full_every"])),
-            params["keep_full"],
-            timedelta(seconds=parse_duration(params["keep_within"])),
+            Rules(
+                params["keep_full"],
+                timedelta(seconds=parse_duration(params["keep_within"])),
+                *(params[name] for name in CALENDAR),
+            ),
             parse_duration(params["max_block"]),
             parse_size(params["min_free_bytes"]),
             parse_duration(params["timeout"]),

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import typing as t
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
+
+from ..quantities import human_seconds
 
 
 class Known(t.NamedTuple):
@@ -20,6 +22,30 @@ class Known(t.NamedTuple):
     sound: bool = True
     proven: bool = False
     in_use: bool = False
+
+
+class Rules(t.NamedTuple):
+    """What is kept: so many full backups, all that are young, and the newest of so many days, weeks and months.
+
+    Days, weeks (from Monday) and months are those in which there are backups, in UTC.
+    """
+
+    keep_full: int
+    keep_within: timedelta
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+
+    def calendar(self) -> list[tuple[str, int, t.Callable[[datetime], str]]]:
+        return [
+            ("daily", self.keep_daily, lambda moment: f"{moment:%Y-%m-%d}"),
+            ("weekly", self.keep_weekly, lambda moment: f"week {moment:%G-W%V}"),
+            ("monthly", self.keep_monthly, lambda moment: f"{moment:%Y-%m}"),
+        ]
+
+    def in_words(self) -> str:
+        kept = [f"keep_full {max(1, self.keep_full)}", f"keep_within {human_seconds(self.keep_within.total_seconds())}"]
+        return ", ".join(kept + [f"keep_{name} {count}" for name, count, _period in self.calendar() if count])
 
 
 class Decision(t.NamedTuple):
@@ -84,34 +110,65 @@ def _why_full(backups: t.Sequence[Known], newest: Known, moment: datetime, full_
     return ""
 
 
-def expirable(
-    backups: t.Sequence[Known], moment: datetime, *, keep_full: int, keep_within: timedelta
-) -> dict[str, str]:
-    """The labels that may be removed, each with the reason, in an order in which no chain is ever cut below.
+def reasons_to_stay(backups: t.Sequence[Known], moment: datetime, rules: Rules) -> dict[str, list[str]]:
+    """Why each backup is kept; one without a reason may be removed.
 
-    Kept are: the newest *keep_full* sound full backups with all that builds on them, everything younger than
-    *keep_within*, the newest backup that can be restored, the newest proven one, what is in use, and whatever any of
-    these builds on. Where nothing can be restored, nothing is removed.
+    Whatever the rules say, these stay: the newest that can be restored, the newest proven one, what is in use, and all
+    that a kept one builds on. Where nothing can be restored, nothing goes.
     """
     by_label = {backup.label: backup for backup in backups}
+    reasons: dict[str, list[str]] = {backup.label: [] for backup in backups}
     newest = newest_whole(backups)
     if newest is None:
-        return {}
-    kept = {newest.label}
-    kept |= _newest_proven(by_label)
-    kept |= {backup.label for backup in backups if backup.in_use}
-    kept |= {backup.label for backup in backups if moment - backup.finished < keep_within}
+        return {label: ["nothing can be restored, so nothing goes"] for label in reasons}
+    reasons[newest.label].append("the newest that can be restored")
+    for label in _newest_proven(by_label):
+        reasons[label].append("the newest that a restore test proved")
+    for backup in backups:
+        if backup.in_use:
+            reasons[backup.label].append("in use")
+        if moment - backup.finished < rules.keep_within:
+            reasons[backup.label].append(f"younger than {human_seconds(rules.keep_within.total_seconds())}")
+    _count_full(backups, rules.keep_full, reasons)
+    whole = sorted((b for b in backups if is_whole(b, by_label)), key=lambda b: b.finished, reverse=True)
+    for name, count, period in rules.calendar():
+        for label, words in _newest_of_periods(whole, count, period).items():
+            reasons[label].append(f"{name}: the newest of {words}")
+    for label in [label for label, found in reasons.items() if found]:
+        for member in by_label[label].chain[:-1]:
+            if member in reasons and not reasons[member]:
+                reasons[member].append(f"{label} builds on it")
+    return reasons
+
+
+def _count_full(backups: t.Sequence[Known], keep_full: int, reasons: dict[str, list[str]]) -> None:
+    """Keep the newest sound full backups, and all that builds on them."""
+    count = max(1, keep_full)
     fulls = sorted((b for b in backups if b.type == "full" and b.sound), key=lambda b: b.finished, reverse=True)
-    kept_fulls = {backup.label for backup in fulls[: max(1, keep_full)]}
-    kept |= {backup.label for backup in backups if backup.chain[0] in kept_fulls}
-    needed = {member for label in kept for member in by_label[label].chain}
-    going = [backup for backup in backups if backup.label not in kept | needed]
+    kept = {backup.label for backup in fulls[:count]}
+    for backup in backups:
+        if backup.chain[0] in kept:
+            what = "is" if backup.label in kept else "builds on"
+            reasons[backup.label].append(f"{what} one of the newest {count} full ones")
+
+
+def _newest_of_periods(whole: t.Iterable[Known], count: int, period: t.Callable[[datetime], str]) -> dict[str, str]:
+    """The newest of each of the last *count* periods in which there are backups; *whole* is in order, newest first."""
+    found: dict[str, str] = {}
+    for backup in whole:
+        words = period(backup.finished.astimezone(timezone.utc))
+        if len(found) < count and words not in found.values():
+            found[backup.label] = words
+    return found
+
+
+def expirable(backups: t.Sequence[Known], moment: datetime, rules: Rules) -> dict[str, str]:
+    """The labels that may be removed, each with the reason, in an order in which no chain is ever cut below."""
+    reasons = reasons_to_stay(backups, moment, rules)
+    going = [backup for backup in backups if not reasons[backup.label]]
     # Longest chains first: what others build on goes last, so that being killed in between cuts no chain.
     going.sort(key=lambda backup: (-len(backup.chain), backup.finished))
-    return {
-        backup.label: f"older than {keep_within.days} d and not of the newest {max(1, keep_full)} full ones"
-        for backup in going
-    }
+    return {backup.label: f"no rule keeps it ({rules.in_words()})" for backup in going}
 
 
 def _newest_proven(by_label: t.Mapping[str, Known]) -> set[str]:
