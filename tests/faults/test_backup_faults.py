@@ -17,13 +17,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.consistent_point import (
-    consistent_point,
-    seconds_for_a_try,
-)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.consistent_point import consistent_point
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.dump import DumpBlockedError, dump_database
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.session import bearable_wait
 from support.clients import Client, bystander
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, free_port, postgres_server
@@ -328,8 +326,8 @@ def test_a_try_ends_before_the_server_would_look_for_deadlocks(server: PostgresS
     """Else a writer that we wait for, and that waits for us, could be the one whom the server makes the victim."""
     with server.connect() as connection:
         connection.execute("SET deadlock_timeout = '10ms'")  # as our own sessions do: what counts is that of the others
-        assert seconds_for_a_try(connection, 5.0) == pytest.approx(0.8)
-        assert seconds_for_a_try(connection, 0.3) == pytest.approx(0.3)
+        assert bearable_wait(connection, 5.0) == pytest.approx(0.8)
+        assert bearable_wait(connection, 0.3) == pytest.approx(0.3)
 
 
 def test_tables_that_come_and_go_meanwhile_do_no_harm(options: dict[str, Any], server: PostgresServer) -> None:

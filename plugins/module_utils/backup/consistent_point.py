@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from .. import fingerprint
+from ..database.session import bearable_wait
 from ..errors import MaintenanceError
 from ..postgresql import QueryError, connect, query, value
 
@@ -205,7 +206,7 @@ def plain_point(params: t.Mapping[str, t.Any], label: str, missed: Point) -> Poi
 def _reach(
     sessions: list[Session], label: str, max_block: float, tries: int, pause: t.Callable[[float], None]
 ) -> Point:
-    bound = seconds_for_a_try(sessions[0].locker, max_block)
+    bound = bearable_wait(sessions[0].locker, max_block)
     blocked = 0.0
     reason = ""
     for number in range(1, tries + 1):
@@ -251,18 +252,6 @@ def _abandon(sessions: list[Session], error: Exception) -> str:
         return str(error)
     held = "; ".join(filter(None, (session.holders() for session in sessions)))
     return f"{error.observed} ({error.where})" + (f": {held}" if held else "")
-
-
-def seconds_for_a_try(connection: t.Any, max_block: float) -> float:
-    """Seconds that one try may take.
-
-    Below the server's deadlock_timeout: should a writer come to wait for us and we for it, we give up before the server
-    makes the writer the victim.
-    """
-    milliseconds = int(
-        value(connection, "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'")
-    )
-    return min(max_block, milliseconds / 1000 * 0.8)
 
 
 def _lasting(connection: t.Any) -> None:

@@ -83,6 +83,15 @@ def refuse_standby(connection: t.Any) -> str:
     return ""
 
 
+def bearable_wait(connection: t.Any, max_block: float) -> float:
+    """Seconds that others may be kept waiting by us: *max_block*, but less than the server's deadlock_timeout.
+
+    Should somebody come to wait for us and we for them, we give up before the server makes them the victim.
+    """
+    setting = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'"
+    return min(max_block, int(postgresql.value(connection, setting)) / 1000 * 0.8)
+
+
 def _signed(key: int) -> int:
     """*key* of 32 bits as PostgreSQL's signed integer."""
     return key - 2**32 if key >= 2**31 else key

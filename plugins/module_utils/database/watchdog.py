@@ -19,6 +19,7 @@ from .. import postgresql
 from ..errors import MaintenanceError
 from ..postgresql import QueryError
 from ..quantities import human_seconds
+from .session import bearable_wait
 
 LOOK_EVERY = 0.1
 # How long no look may succeed before the statement counts as unwatched; the longest bearable wait, if that is longer.
@@ -29,6 +30,7 @@ _SETTLE_WITHIN = 5.0
 _TICK = 0.02
 
 QUERY_CANCELED = "57014"
+DEADLOCK_DETECTED = "40P01"
 
 # An autovacuum that waits for a lock is always one to prevent wraparound: others skip the table.
 # waitstart is empty for an instant after a wait began.
@@ -102,6 +104,7 @@ def run_watched(
     """
     limit = f"{max(1, int(timeout * 1000))}ms" if 0 < timeout < float("inf") else "0"
     postgresql.query(work, "SELECT pg_catalog.set_config('statement_timeout', %s, false)", [limit])
+    bearable = bearable_wait(work, max_block)
     watcher = _Watcher(watch, work.info.backend_pid, look_every)
     watcher.look()
     job = _Job(work, statement)
@@ -111,7 +114,7 @@ def run_watched(
         watcher.start()
         job.start()
         while not job.done.wait(_TICK):
-            stopped = why_stop(watcher.last, watcher.problem, time.monotonic(), max_block)
+            stopped = why_stop(watcher.last, watcher.problem, time.monotonic(), bearable)
             if stopped[0]:
                 break
     finally:
@@ -142,6 +145,11 @@ def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[st
                 f"made way for autovacuum (process {other.pid}), which {'waited' if waits else 'was'} "
                 f"{'for' if waits else 'at work on'} the table",
             )
+    holding = {other.pid for other in look.holding}
+    for other in look.waiting:
+        # ALTER TABLE, say, has a snapshot while it waits for the table that we have, and we wait for old snapshots.
+        if other.pid in holding:
+            return "blocking", f"{describe(other)} waited on it, and it on that process: a deadlock"
     longest = max(look.waiting, key=lambda other: other.seconds, default=None)
     if longest is not None and longest.seconds > max_block:
         return "blocking", f"{describe(longest)} had waited {human_seconds(longest.seconds)} on it"
@@ -159,6 +167,8 @@ def _how_it_ended(job: _Job, stopped: tuple[str, str], seconds: float, timeout: 
     if job.error is None:
         # It may have come to its end just before it was to be cancelled.
         return "done", ""
+    if job.error.sqlstate == DEADLOCK_DETECTED:
+        return "blocking", "the server ended it because of a deadlock with others"
     if job.error.sqlstate != QUERY_CANCELED:
         return "failed", job.error.observed
     if stopped[0]:
