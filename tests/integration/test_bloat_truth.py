@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure import IndexBloat
-from support.bloat import PROGRAMS, measured, quiet_server, release
+from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure import BloatSettings, IndexBloat
+from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.remembered import Remembered
+from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.tables import measure_tables
+from support.bloat import PROGRAMS, measured, quiet_server, release, session
 from support.postgresql import PostgresServer
 
 POINTS = 0.03  # how far a measured ratio may be from the truth
@@ -86,3 +88,99 @@ def test_a_sampled_btree_has_it_too_within_what_it_says_of_itself(
     assert index.method == ("sampled" if before > SAMPLED_ABOVE else "pgstatindex")
     assert index.bloat_ratio == pytest.approx(1 - after / before, abs=SAMPLED_POINTS)
     assert 0 <= index.margin < SAMPLED_POINTS
+
+
+# -- other kinds of index, and tables --
+
+KINDS = {
+    "points": "gist (point(hashint4(id) % 5000, hashint4(id + 1) % 5000))",
+    "boxes": "gist (box(point(hashint4(id) % 5000, id % 777), point(hashint4(id) % 5000 + 3, id % 777 + 3)))",
+    "ranges": "gist (int4range(id, id + 10))",
+    "words": "gist (to_tsvector('simple', md5(id::text) || ' ' || id % 1000))",
+    "inverted": "gin (to_tsvector('simple', md5(id::text) || ' ' || id % 1000))",
+    "lists": "gin ((ARRAY[id % 100, id % 7, id]))",
+    "hashed": "hash (id)",
+}
+
+
+@pytest.fixture(scope="module")
+def kinds(server: PostgresServer) -> Iterator[dict[str, list[tuple[IndexBloat, int]]]]:
+    """Each kind of index after two thirds of its rows went: measured without, then with, a baseline of its own; each
+    time with the size after a real rebuild."""
+    found: dict[str, list[tuple[IndexBloat, int]]] = {name: [] for name in KINDS}
+    remembered = Remembered()
+    for _time in range(2):
+        for name, definition in KINDS.items():
+            server.sql(f"DROP TABLE IF EXISTS {name}")
+            server.sql(f"CREATE TABLE {name} AS SELECT g AS id FROM generate_series(1, 30000) g")
+            server.sql(f"CREATE INDEX {name}_key ON {name} USING {definition}")
+            server.sql(f"DELETE FROM {name} WHERE id % 3 <> 0")
+            server.sql(f"VACUUM ANALYZE {name}")
+        seen = measured(server, remembered)
+        for name in KINDS:
+            server.sql(f"REINDEX INDEX {name}_key")
+        rebuilt = measured(server)
+        for name in KINDS:
+            found[name].append((seen[f"{name}_key"], rebuilt[f"{name}_key"].size_bytes))
+            remembered.learn(rebuilt[f"{name}_key"])
+    yield found
+    for name in KINDS:
+        server.sql(f"DROP TABLE {name}")
+
+
+@pytest.mark.parametrize("kind", [name for name, key in KINDS.items() if key.startswith("gist")])
+def test_a_gist_has_at_least_the_bloat_that_is_stated_and_once_rebuilt_just_that(
+    kind: str, kinds: dict[str, list[tuple[IndexBloat, int]]]
+) -> None:
+    for index, after in kinds[kind]:
+        assert (index.method, index.confidence) == ("pgstattuple", "medium")
+        assert index.bloat_ratio is not None
+        assert 0.15 < index.bloat_ratio <= 1 - after / index.size_bytes + 2 * POINTS
+    index, after = kinds[kind][1]
+    assert index.bloat_ratio == pytest.approx(1 - after / index.size_bytes, abs=2 * POINTS)
+
+
+@pytest.mark.parametrize("kind", [name for name, key in KINDS.items() if key.startswith("gin")])
+def test_of_a_gin_nothing_is_claimed_until_it_was_seen_compact(
+    kind: str, kinds: dict[str, list[tuple[IndexBloat, int]]]
+) -> None:
+    (first, _size), (index, after) = kinds[kind]
+    assert (first.method, first.bloat_ratio, first.confidence) == ("baseline", None, "none")
+    assert (index.method, index.confidence) == ("baseline", "medium")
+    assert index.bloat_ratio == pytest.approx(1 - after / index.size_bytes, abs=2 * POINTS)
+
+
+def test_a_hash_index_has_the_bloat_that_a_rebuild_removes(
+    kinds: dict[str, list[tuple[IndexBloat, int]]],
+) -> None:
+    for index, after in kinds["hashed"]:
+        assert (index.method, index.confidence) == ("pgstathashindex", "medium")
+        assert index.bloat_ratio == pytest.approx(1 - after / index.size_bytes, abs=POINTS)
+
+
+TABLES = {
+    "sparse": ("", "DELETE FROM {t} WHERE id % 3 <> 0"),
+    "filled": ("", ""),
+    "roomy": ("WITH (fillfactor = 60)", ""),
+    "wide": ("", "UPDATE {t} SET note = repeat('w', 2500)"),
+    "gone": ("", "DELETE FROM {t} WHERE id > 10"),
+}
+
+
+def test_tables_have_the_bloat_that_a_rewrite_removes(server: PostgresServer) -> None:
+    for name, (options, change) in TABLES.items():
+        server.sql(
+            f"CREATE TABLE {name} (id int, note text) {options}; ALTER TABLE {name} ALTER note SET STORAGE plain"
+        )
+        server.sql(f"INSERT INTO {name} SELECT g, repeat('n', 100) FROM generate_series(1, 6000) g")
+        for statement in (change, "VACUUM {t}"):
+            server.sql(statement.format(t=name) or "SELECT")
+    with session(server) as connection:
+        found = {table.name: table for table in measure_tables(connection, BloatSettings(catalogs=False))}
+    for name in TABLES:
+        table = found[name]
+        server.sql(f"VACUUM FULL {name}")
+        after = server.sql(f"SELECT pg_relation_size('{name}')")[0][0]
+        assert table.method == "pgstattuple_approx"
+        assert table.bloat_ratio == pytest.approx(1 - after / table.size_bytes, abs=SAMPLED_POINTS), name
+        server.sql(f"DROP TABLE {name}")

@@ -69,14 +69,17 @@ def gist_row(used: int, free: int, dead: int = 0) -> dict[str, int]:
     return {"tuple_len": used, "tuple_count": 0, "free_space": free, "dead_tuple_len": dead, "dead_tuple_count": 0}
 
 
-def test_a_gist_is_compared_with_its_rebuild_and_without_one_with_the_sparsest_there_is() -> None:
+def test_a_gist_is_compared_with_its_rebuild_or_the_fullest_seen_or_the_sparsest_there_is() -> None:
     index = facts(access_method="gist", size_bytes=1000 * PAGE)
-    assert other_kinds.judge_gist(gist_row(60, 40), index, None).bloat_ratio == 0
-    assert other_kinds.judge_gist(gist_row(30, 70), index, None).bloat_ratio == pytest.approx(1 - 0.3 / 0.59)
-    baseline = Baseline(None, 0.9, REBUILT)
-    assert other_kinds.judge_gist(gist_row(30, 70), index, baseline).bloat_ratio == pytest.approx(2 / 3)
-    assert other_kinds.judge_gist(gist_row(30, 40, dead=30), index, baseline).bloat_ratio == pytest.approx(2 / 3)
-    assert other_kinds.judge_gist(gist_row(0, 100), index, baseline).predicted_bytes == PAGE
+    assert other_kinds.judge_gist(gist_row(43, 57), index, None).bloat_ratio == 0
+    assert other_kinds.judge_gist(gist_row(21, 79), index, None).bloat_ratio == pytest.approx(0.5)
+    for source in (REBUILT, FIRST_SIGHT):
+        baseline = Baseline(None, 0.9, source)
+        assert other_kinds.judge_gist(gist_row(30, 70), index, baseline).bloat_ratio == pytest.approx(2 / 3)
+        assert other_kinds.judge_gist(gist_row(30, 40, dead=30), index, baseline).bloat_ratio == pytest.approx(2 / 3)
+        assert other_kinds.judge_gist(gist_row(0, 100), index, baseline).predicted_bytes == PAGE
+    sparse = Baseline(None, 0.21, FIRST_SIGHT)
+    assert other_kinds.judge_gist(gist_row(21, 79), index, sparse).bloat_ratio == pytest.approx(0.5)
 
 
 def test_a_gist_that_a_rebuild_did_not_make_denser_is_not_rebuilt_for_ever() -> None:

@@ -19,7 +19,7 @@ from .listing import LOCKED, VANISHED, list_indexes
 from .model import BloatSettings, IndexBloat, IndexFacts, joined, nothing
 from .reach import reach_of, unmeasurable, way_for
 from .remembered import Remembered
-from .session import holder_of, is_lost, waiting_briefly
+from .session import holder_of, is_lost, limited
 
 __all__ = ["BloatSettings", "IndexBloat", "measure_index", "measure_indexes"]
 
@@ -32,7 +32,7 @@ def measure_indexes(connection: t.Any, settings: BloatSettings, remembered: Reme
     What is *remembered* of an unchanged index is not measured again; what was measured is added there, to be saved by
     the caller. Indexes that are dropped meanwhile are left out.
     """
-    with waiting_briefly(connection, settings):
+    with limited(connection, "lock_timeout", settings.lock_timeout_ms):
         context = ways.Context(connection, settings, reach_of(connection), remembered)
         listed = list_indexes(connection, settings)
         locked: t.Set[int] = set()
@@ -50,7 +50,7 @@ def measure_index(
     Raises MaintenanceError when there is no such index.
     """
     settings = settings._replace(min_size_bytes=0)
-    with waiting_briefly(connection, settings):
+    with limited(connection, "lock_timeout", settings.lock_timeout_ms):
         context = ways.Context(connection, settings, reach_of(connection), remembered or Remembered())
         for facts in list_indexes(connection, settings, oid):
             index = _measured(context, facts, set(), fresh=True)

@@ -11,7 +11,6 @@ import typing as t
 
 from .. import postgresql
 from ..postgresql import QueryError
-from .model import BloatSettings
 
 _LOST = ("57P01", "57P02", "57P03", "08003", "08006")
 
@@ -25,17 +24,15 @@ ORDER BY l.granted DESC, l.pid LIMIT 1
 
 
 @contextlib.contextmanager
-def waiting_briefly(connection: t.Any, settings: BloatSettings) -> t.Iterator[None]:
-    """Let statements in the block neither wait long for a lock nor take long; restore the settings of the session."""
-    ask = "SELECT current_setting('lock_timeout') AS lock_timeout, current_setting('statement_timeout') AS timeout"
-    change = "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false)"
-    before = postgresql.query(connection, ask)[0]
-    postgresql.query(connection, change, [f"{settings.lock_timeout_ms}ms", f"{settings.timeout_ms}ms"])
+def limited(connection: t.Any, setting: str, milliseconds: int) -> t.Iterator[None]:
+    """Limit statements in the block by *setting* (``lock_timeout``, ``statement_timeout``); restore it afterwards."""
+    change = "SELECT current_setting(%s) AS before, set_config(%s, %s, false)"
+    before = postgresql.query(connection, change, [setting, setting, f"{milliseconds}ms"])[0]["before"]
     try:
         yield
     finally:
         if not connection.closed:
-            postgresql.query(connection, change, [before["lock_timeout"], before["timeout"]])
+            postgresql.query(connection, change, [setting, setting, before])
 
 
 def holder_of(connection: t.Any, oids: t.Sequence[int]) -> str:

@@ -15,7 +15,7 @@ from ..postgresql import QueryError
 from .listing import LOCKED, VANISHED, asked_again
 from .model import BloatSettings, Finding, nothing
 from .reach import Reach, reach_of
-from .session import holder_of, is_lost, waiting_briefly
+from .session import holder_of, is_lost, limited
 
 _TABLES = """
 WITH locked AS MATERIALIZED (
@@ -75,7 +75,7 @@ Row = t.Dict[str, t.Any]
 
 def measure_tables(connection: t.Any, settings: BloatSettings) -> t.List[TableBloat]:
     """The tables that *settings* choose in the database of *connection*, each with its bloat."""
-    with waiting_briefly(connection, settings):
+    with limited(connection, "lock_timeout", settings.lock_timeout_ms):
         reach = reach_of(connection)
         rows = asked_again(connection, _TABLES, [settings.catalogs, settings.shared_catalogs])
         chosen = [row for row in rows if _is_chosen(row, settings)]

@@ -14,6 +14,7 @@ from . import btree, estimate, other_kinds, sampling
 from .model import BloatSettings, Finding, IndexFacts
 from .reach import Reach
 from .remembered import FIRST_SIGHT, Remembered, rows_of
+from .session import limited
 
 _DENIED = "42501"
 _UNDEFINED_FUNCTION = "42883"
@@ -33,7 +34,10 @@ def measure_by(way: str, context: Context, facts: IndexFacts) -> Finding:
     """What *way* says. Where its functions are refused, or take too long, what can be said without them, and why."""
     kind = way.split(" ", 1)[0]
     try:
-        return _WAYS[kind](context, facts)
+        if kind in NOT_KEPT:
+            return _WAYS[kind](context, facts)
+        with limited(context.connection, "statement_timeout", context.settings.timeout_ms):
+            return _WAYS[kind](context, facts)
     except QueryError as error:
         if kind == "sampled" and error.sqlstate == _UNDEFINED_FUNCTION and context.reach.pgstattuple:
             return by_pgstatindex(context, facts)  # a pageinspect from before PostgreSQL 14, never updated
@@ -66,8 +70,9 @@ def by_sampling(context: Context, facts: IndexFacts) -> Finding:
 
 
 def by_pgstattuple(context: Context, facts: IndexFacts) -> Finding:
-    baseline = context.remembered.baseline(facts)
-    return other_kinds.judge_gist(_call(context, facts, "pgstattuple"), facts, baseline)
+    found = other_kinds.judge_gist(_call(context, facts, "pgstattuple"), facts, context.remembered.baseline(facts))
+    context.remembered.learn(facts, found.density, FIRST_SIGHT)
+    return found
 
 
 def by_pgstathashindex(context: Context, facts: IndexFacts) -> Finding:
