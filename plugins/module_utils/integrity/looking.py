@@ -30,7 +30,7 @@ FUNCTIONS = {
 SMALL = 8 * 1024**2
 PORTION = 128 * 1024**2  # of a table, for one statement
 MOST_MESSAGES = 20
-LOCK_SECONDS = 5
+LOCK_SECONDS = 2.0
 
 SOUND, DAMAGED, VANISHED, LOCKED, TOO_LONG, PUT_OFF, CRASHED, NOT_CHECKED = (
     "sound", "damaged", "vanished", "locked", "too long", "put off", "crashed", "not checked",
@@ -105,6 +105,7 @@ def look_at(pair: Pair, thing: Thing, schema: str, first_block: int, effort: Eff
     try:
         if thing.size_bytes <= SMALL and not first_block:
             verdict = _look_briefly(pair, thing, schema, effort)
+            effort = effort._replace(seconds=max(effort.seconds - (time.monotonic() - began), 0.1))
         if verdict is None and thing.kind == TABLE:
             verdict = _look_at_portions(pair, thing, schema, first_block, effort)
         elif verdict is None:
@@ -178,10 +179,15 @@ def _watched(pair: Pair, thing: Thing, statement: t.Any, effort: Effort) -> Verd
 
 
 def _limit(connection: t.Any, seconds: float) -> None:
-    """Give the next statement *seconds*, 0 for any time, and little of it to wait for locks."""
-    limit = f"{max(1, int(seconds * 1000))}ms" if 0 < seconds < math.inf else "0"
+    """Give the next statement *seconds*, 0 for any time, and a part of it to wait for locks."""
+    brief = 0 < seconds < math.inf
+    limits = [_setting(seconds if brief else 0), _setting(min(seconds / 2, LOCK_SECONDS) if brief else LOCK_SECONDS)]
     statement = "SELECT pg_catalog.set_config(name, value, false) FROM (VALUES (%s, %s), (%s, %s)) AS s (name, value)"
-    query(connection, statement, ["statement_timeout", limit, "lock_timeout", f"{LOCK_SECONDS}s"])
+    query(connection, statement, ["statement_timeout", limits[0], "lock_timeout", limits[1]])
+
+
+def _setting(seconds: float) -> str:
+    return f"{max(1, int(seconds * 1000))}ms" if seconds else "0"
 
 
 def _statement(

@@ -45,7 +45,7 @@ class Ground(t.NamedTuple):
 def within_reach(
     things: t.Iterable[Thing], reaches: t.Mapping[str, t.Optional[Reach]], announced: t.Container[str] = ()
 ) -> t.List[Thing]:
-    """Those that can be looked at, or could be if amcheck were installed where that is *announced*.
+    """Those wanted that can be looked at, or could be if amcheck were installed where that is *announced*.
 
     What all databases share is among them only once.
     """
@@ -53,7 +53,7 @@ def within_reach(
     for thing in things:
         reach = reaches.get(thing.database)
         could = reach is None and thing.database in announced and thing.kind != GIN
-        if could or (reach is not None and thing.kind in reach.functions):
+        if thing.is_wanted and (could or (reach is not None and thing.kind in reach.functions)):
             found.setdefault(thing.key, thing)
     return list(found.values())
 

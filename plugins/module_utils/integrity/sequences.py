@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ..postgresql import query
+from ..postgresql import QueryError, query
 
 HOUR, DAY = 3600.0, 86400.0
 REMEMBER = 90 * DAY
@@ -20,9 +20,7 @@ FARTHEST = 50 * 365 * DAY
 _SEQUENCES = """
 SELECT n.nspname AS schema, c.relname AS name, c.oid::bigint AS oid,
        s.seqincrement AS increment, s.seqmin AS minimum, s.seqmax AS maximum, s.seqcycle AS cycles,
-       pg_catalog.has_sequence_privilege(c.oid, 'SELECT,USAGE') AS readable,
-       CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT,USAGE')
-            THEN pg_catalog.pg_sequence_last_value(c.oid) END AS last_value,
+       coalesce(pg_catalog.has_sequence_privilege(c.oid, 'SELECT,USAGE'), true) AS readable,
        taker.column_name, taker.type, taker.bits
 FROM pg_catalog.pg_sequence s
 JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -44,6 +42,9 @@ LEFT JOIN LATERAL (
     ORDER BY 3, 1 LIMIT 1
 ) AS taker ON true
 WHERE c.relpersistence <> 't'
+"""
+_LAST_VALUES = """
+SELECT oid, pg_catalog.pg_sequence_last_value(oid::oid) AS last_value FROM unnest(%s::bigint[]) AS s (oid)
 """
 
 
@@ -94,12 +95,14 @@ class Forecast(t.NamedTuple):
 
 
 def read_sequences(connection: t.Any, database: str, database_oid: int) -> t.List[Sequence]:
+    rows = query(connection, _SEQUENCES)
+    last = _last_values(connection, [row["oid"] for row in rows if row["readable"]])
     return [
         Sequence(
             database,
             f"{database_oid}/{row['oid']}",
             f"{row['schema']}.{row['name']}",
-            row["last_value"],
+            last.get(row["oid"]),
             row["minimum"],
             row["maximum"],
             row["increment"],
@@ -109,8 +112,21 @@ def read_sequences(connection: t.Any, database: str, database_oid: int) -> t.Lis
             row["bits"] or 63,
             row["readable"],
         )
-        for row in query(connection, _SEQUENCES)
+        for row in rows
     ]
+
+
+def _last_values(connection: t.Any, oids: t.List[int]) -> t.Dict[int, t.Optional[int]]:
+    """The last value of each sequence; one that vanished meanwhile spoils the query, which is then asked in halves."""
+    if not oids:
+        return {}
+    try:
+        return {row["oid"]: row["last_value"] for row in query(connection, _LAST_VALUES, [oids])}
+    except QueryError:
+        if len(oids) == 1:
+            return {}
+        middle = len(oids) // 2
+        return {**_last_values(connection, oids[:middle]), **_last_values(connection, oids[middle:])}
 
 
 def forecast(one: Sequence, points: t.Sequence[t.Sequence[float]], now: float) -> t.Optional[Forecast]:

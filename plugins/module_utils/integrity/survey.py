@@ -22,7 +22,7 @@ from .report_catalogs import Catalogs
 from .things import Thing
 
 PURPOSE = "integrity"
-TRIES = 3
+TRIES = 5
 # An object that vanishes while the catalogs are read, or that somebody alters just then.
 _TRANSIENT = ("XX000", "55P03", "42P01", "42704", "40001", "57014")
 _SETTINGS = "SELECT pg_catalog.set_config('lock_timeout', '5s', false)"
@@ -85,8 +85,7 @@ def survey(
 
 def _read(connection: t.Any, database: Database, params: t.Mapping[str, t.Any], server: Server, found: Survey) -> None:
     name, oid = database.name, database.oid
-    listed = _steadily(lambda: things.list_things(connection, name, oid, params))
-    found.things.extend(thing for thing in listed if params["check_tables"] or thing.kind != things.TABLE)
+    found.things.extend(_steadily(lambda: things.list_things(connection, name, oid, params)))
     found.collations.extend(_steadily(lambda: catalogs.read_collations(connection, name)))
     if server.standby or database.is_template:
         return

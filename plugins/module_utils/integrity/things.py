@@ -54,25 +54,35 @@ class Thing(t.NamedTuple):
     file: int
     size_bytes: int
     rank: int
+    is_wanted: bool = True
 
     def __str__(self) -> str:
         return f"{self.name} in {self.database}"
 
 
 def list_things(connection: t.Any, database: str, database_oid: int, params: t.Mapping[str, t.Any]) -> t.List[Thing]:
-    """Everything in this database that the options choose; the system catalogs always.
+    """Everything in this database; what the options choose is wanted, and so are the system catalogs.
 
     What all databases share is listed for each of them, with one and the same key.
     """
     found = []
     for row in query(connection, _OBJECTS):
         table = row["toast_of"] or row["of_table"]
-        if row["is_catalog"] or matches(table, params["tables"], params["exclude_tables"]):
-            key = f"{0 if row['is_shared'] else database_oid}/{row['oid']}"
-            name = f"{row['schema']}.{row['name']}"
-            found.append(
-                Thing(row["kind"], database, key, row["oid"], name, table, row["file"], row["size_bytes"], rank_of(row))
+        wanted = row["is_catalog"] or matches(table, params["tables"], params["exclude_tables"])
+        found.append(
+            Thing(
+                row["kind"],
+                database,
+                f"{0 if row['is_shared'] else database_oid}/{row['oid']}",
+                row["oid"],
+                f"{row['schema']}.{row['name']}",
+                table,
+                row["file"],
+                row["size_bytes"],
+                rank_of(row),
+                wanted and (params["check_tables"] or row["kind"] != TABLE),
             )
+        )
     return found
 
 
