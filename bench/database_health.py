@@ -44,11 +44,13 @@ DUE = """
         CASE WHEN age > current_setting('autovacuum_freeze_max_age')::float THEN 'age ' || age END)
     FROM setting WHERE mine
 """
+# Indexes of catalogs are left out: nobody can rebuild them while others use them.
 BTREES = """
     SELECT c.oid::regclass::text,
         100 - leaf_pages * avg_leaf_density / nullif(0.9 * (leaf_pages + empty_pages + deleted_pages), 0)
     FROM pg_class c JOIN pg_am a ON a.oid = c.relam, LATERAL pgstatindex(c.oid::regclass)
-    WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p' AND pg_relation_size(c.oid) >= {least}
+    WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence = 'p'
+        AND c.relnamespace <> 'pg_catalog'::regnamespace AND pg_relation_size(c.oid) >= {least}
 """
 INVALID = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT (indisvalid AND indisready AND indislive)"
 DEAD = """
