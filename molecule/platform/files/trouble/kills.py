@@ -23,7 +23,7 @@ from victim import sql
 
 
 class Users:
-    """They write and read all the time, in transactions of 0.2 s, so that a rebuild has somebody to wait for."""
+    """They write and read all the time, in transactions of 0.1 s, so that a rebuild has somebody to wait for."""
 
     def __init__(self):
         self.stopping = threading.Event()
@@ -45,14 +45,14 @@ class Users:
             # The server is killed under them, too: then they come again.
             with contextlib.suppress(victim.driver.Error), contextlib.closing(victim.connect()) as connection:
                 self.transactions(connection, statement)
-            self.stopping.wait(0.05)
+            self.stopping.wait(0.3)
 
     def transactions(self, connection, statement):
         with connection.cursor() as cursor:
             while not self.stopping.is_set():
                 cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                 cursor.execute(statement)
-                self.stopping.wait(0.2)
+                self.stopping.wait(0.1)
                 cursor.execute("COMMIT")
 
 
@@ -112,8 +112,8 @@ def one_round(kind, directory, delay, fresh, service):
         phase = kill_once(kind, directory, delay)
         up_again(service)
         victim.wait_until(lambda: not sessions(), "the killed module's sessions have ended")
-        leftovers = victim.not_valid()
-        shown = victim.answer(victim.start(directory))
+    leftovers = victim.not_valid()
+    shown = victim.answer(victim.start(directory))
     victim.wait_until(lambda: not sessions(), "the module's sessions have ended")
     found = victim.problems(*before, fresh)
     if shown.get("failed"):

@@ -58,7 +58,7 @@ def wait_until(holds, what, seconds=90):
             if holds():
                 return
         assert time.monotonic() < deadline, f"within {seconds} s it has not come true that {what}"
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 # -- the data ----------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def start(directory):
         [sys.executable, "-c", STARTER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
     process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {**OPTIONS, "state_dir": directory}}))
@@ -115,11 +115,11 @@ def start(directory):
 
 def answer(process, seconds=180):
     try:
-        output = process.communicate(timeout=seconds)[0]
+        output, errors = process.communicate(timeout=seconds)
     finally:
         process.kill()
         process.wait()
-    return json.loads(output) if output.strip() else {"failed": True, "msg": "it was killed before it said anything"}
+    return json.loads(output) if output.strip() else {"failed": True, "msg": f"no answer: {errors[-1000:]}"}
 
 
 REBUILDING = """
