@@ -1,4 +1,4 @@
-"""The benchmark of the database activities works: on tiny data, on the embedded server, with every figure it promises."""
+"""The benchmark of the database activities works: on tiny data, on the embedded server, with every figure promised."""
 
 from __future__ import annotations
 
