@@ -125,6 +125,29 @@ def test_upserts_keep_their_unique_index_from_being_rebuilt_and_no_other(bloated
     assert rebuilt(bloated.run(tables=["public.grade"], unique_indexes="always")) == ["shop.public.grade_pkey"]
 
 
+def test_upserts_are_found_in_the_statistics_of_another_database_and_unknown_where_none_has_them(
+    bloated: ReindexSite,
+) -> None:
+    site = bloated
+    site.make("INSERT INTO course VALUES (10, 'x') ON CONFLICT (id) DO UPDATE SET name = 'y'")
+    site.make("DROP EXTENSION pg_stat_statements")
+
+    def why_left() -> str:
+        shown = site.run(check=True, **only())
+        assert rebuilt(shown) == ["shop.public.course_name"]
+        check = checks_by_name(shown)["bloated indexes"]["evidence"]["left"]
+        return str(check[0]["reason"])
+
+    assert "not installed in any of the databases" in why_left()
+    site.make("CREATE EXTENSION pg_stat_statements", "postgres")
+    try:
+        assert "into course were seen" in why_left()
+    finally:
+        site.make("DROP EXTENSION pg_stat_statements", "postgres")
+        site.make("CREATE EXTENSION pg_stat_statements")
+        site.make("SELECT pg_stat_statements_reset()")
+
+
 def test_an_old_snapshot_is_named_and_nothing_is_begun_under_it(bloated: ReindexSite) -> None:
     before = bloated.indexes()
     with bloated.old_snapshot(seconds=2.2) as session:

@@ -83,14 +83,15 @@ def reason(target: IndexBloat, traits: Traits | None = None, **settings: Any) ->
     return found.reason
 
 
-def test_an_index_is_rebuilt_from_30_percent_and_10_megabytes_on() -> None:
+def test_an_index_is_rebuilt_from_30_percent_and_3_megabytes_on() -> None:
     found = verdict(index(bloat_ratio=0.3, size_bytes=40 * MB))
     assert isinstance(found, Task)
     assert found.gain == 12 * MB
     assert found.name == "shop.public.student_name"
     assert verdict(index(bloat_ratio=0.29)) is None
-    assert verdict(index(bloat_ratio=0.9, size_bytes=11 * MB)) is None
-    assert isinstance(verdict(index(bloat_ratio=0.9, size_bytes=11 * MB), min_gain=9 * MB), Task)
+    assert isinstance(verdict(index(bloat_ratio=0.3, size_bytes=10 * MB)), Task)
+    assert verdict(index(bloat_ratio=0.9, size_bytes=3 * MB)) is None
+    assert isinstance(verdict(index(bloat_ratio=0.9, size_bytes=3 * MB), min_gain=2 * MB), Task)
     assert verdict(index(bloat_ratio=0.4), min_bloat_ratio=0.5) is None
 
 
@@ -105,7 +106,8 @@ def test_an_index_is_rebuilt_from_30_percent_and_10_megabytes_on() -> None:
         ({}, {"may_reindex": False, "advice": "GRANT x"}, {}, "GRANT x", True),
         ({"is_unique": True}, {"unique_reason": "upserts"}, {}, "upserts", False),
         ({"is_unique": True}, {"unique_reason": "who knows", "unique_unknown": True}, {}, "who knows", True),
-        ({"bloat_ratio": None, "reason": "locked"}, {}, {}, "locked", True),
+        ({"bloat_ratio": None, "method": "none", "reason": "locked"}, {}, {}, "locked", True),
+        ({"bloat_ratio": None, "method": "baseline", "reason": "first sight"}, {}, {}, "first sight", False),
         ({"bloat_ratio": None, "reason": "no way", "access_method": "spgist"}, {}, {}, "no way", False),
     ],
 )
@@ -126,7 +128,7 @@ def test_low_confidence_is_enough_when_told_so_and_a_reason_against_unique_index
 def test_brin_invalid_and_small_unmeasured_indexes_are_no_matter() -> None:
     assert verdict(index(bloat_ratio=None, access_method="brin")) is None
     assert verdict(index(is_valid=False, bloat_ratio=None)) is None
-    assert verdict(index(bloat_ratio=None, size_bytes=9 * MB, reason="too small")) is None
+    assert verdict(index(bloat_ratio=None, size_bytes=2 * MB, reason="too small")) is None
 
 
 def task(name: str, gain: int, seconds: float) -> Task:

@@ -10,10 +10,10 @@ import typing as t
 
 from .. import postgresql
 from ..bloat.measure import IndexBloat
-from ..database.rights import Rights, missing_right_advice, quoted, reindexable_sql
+from ..database.rights import missing_right_advice, quoted, reindexable_sql
 from .decision import Traits
-from .settings import Settings
-from .upserts import Upserts, look_for_upserts, names_of_table, why_not_unique
+from .obstacles import Surroundings
+from .upserts import Statements, Upserts, look_for_upserts, names_of_table, why_not_unique
 
 _TRAITS = """
 SELECT x.indexrelid::bigint AS oid, x.indisexclusion AS is_exclusion,
@@ -78,9 +78,10 @@ def lost(before: Identity, after: Identity) -> list[str]:
 
 
 def traits_of(
-    connection: t.Any, indexes: t.Sequence[IndexBloat], rights: Rights, settings: Settings
+    connection: t.Any, indexes: t.Sequence[IndexBloat], around: Surroundings, statements: Statements
 ) -> dict[int, Traits]:
     """The traits of *indexes*, by OID; upserts are looked for only where one of the indexes is unique."""
+    rights, settings = around.rights, around.settings
     if not indexes:
         return {}
     compose = postgresql.driver().sql
@@ -93,7 +94,7 @@ def traits_of(
         reason, unknown = "", False
         if index.is_unique and not index.is_toast:
             if upserts is None:
-                upserts = look_for_upserts(connection)
+                upserts = look_for_upserts(connection, statements)
             names = names_of_table(connection, index.table, index.table_oid)
             reason = why_not_unique(settings.unique_indexes, rights.version, names, upserts)
             unknown = bool(upserts.unknown) and not upserts.tables & set(names)

@@ -76,7 +76,9 @@ def judge(index: IndexBloat, traits: Traits, settings: Settings, memory: Memory)
     if ratio is None:
         if index.size_bytes < settings.min_gain:
             return None
-        return Left(index, index.reason, None, 0, index.access_method in MEASURABLE)
+        # A GIN index seen for the first time, say, has nothing yet to be compared with: nobody can do anything.
+        unread = index.method == "none" and index.access_method in MEASURABLE
+        return Left(index, index.reason, None, 0, wanted=unread)
     if ratio < settings.min_bloat_ratio or gain < settings.min_gain:
         return None
     reason, wanted = why_left(index, traits, settings)

@@ -24,6 +24,7 @@ from .leftovers import Invalid, drop_statement, invalid_indexes, is_leftover
 from .memory import Memory
 from .obstacles import Surroundings, look
 from .proof import SIZE, Proof, compare_size, prove
+from .upserts import Statements
 
 # After a rebuild that had to make way: 1, 2, 4 … seconds, at most this many.
 LONGEST_PAUSE = 60.0
@@ -81,6 +82,7 @@ class Crew(t.NamedTuple):
     """All that rebuilding needs and what it adds to."""
 
     sessions: Sessions
+    statements: Statements
     around: Surroundings
     budget: Budget
     memory: Memory

@@ -21,7 +21,7 @@ REINDEX_OPTIONS: dict[str, dict[str, t.Any]] = {
     **EXTENSION_OPTIONS,
     "exclude_indexes": {"type": "list", "elements": "str", "default": []},
     "min_bloat_ratio": {"type": "float", "default": 0.3},
-    "min_gain": {"type": "str", "default": "10MB"},
+    "min_gain": {"type": "str", "default": "3MB"},
     "min_confidence": {"type": "str", "default": "medium", "choices": ["high", "medium", "low"]},
     "unique_indexes": {"type": "str", "default": "auto", "choices": ["auto", "always", "never"]},
     "time_budget": {"type": "str", "default": "1h"},
@@ -37,6 +37,10 @@ REINDEX_OPTIONS: dict[str, dict[str, t.Any]] = {
 OLD_TRANSACTION = 2.0
 
 
+# Of larger indexes some pages tell enough: to read them whole from disk would take longer than many a rebuild.
+SAMPLE_ABOVE = 16 * 1024**2
+
+
 class Settings(t.NamedTuple):
     """The options, in seconds and bytes."""
 
@@ -44,7 +48,7 @@ class Settings(t.NamedTuple):
     exclude_tables: t.Sequence[str] = ()
     exclude_indexes: t.Sequence[str] = ()
     min_bloat_ratio: float = 0.3
-    min_gain: int = 10_000_000
+    min_gain: int = 3_000_000
     min_confidence: str = "medium"
     unique_indexes: str = "auto"
     time_budget: float = 0.0
@@ -59,7 +63,10 @@ class Settings(t.NamedTuple):
     def bloat(self) -> BloatSettings:
         """How closely to look at indexes: none that is smaller than the gain that is asked for can win it."""
         return BloatSettings(
-            min_size_bytes=self.min_gain, tables=tuple(self.tables), exclude_tables=tuple(self.exclude_tables)
+            min_size_bytes=self.min_gain,
+            sample_above_bytes=SAMPLE_ABOVE,
+            tables=tuple(self.tables),
+            exclude_tables=tuple(self.exclude_tables),
         )
 
 

@@ -19,12 +19,13 @@ from .decision import Left, Task, Traits, judge
 from .leftovers import Invalid, invalid_indexes, is_leftover
 from .rebuild import Crew, clear_leftovers
 
-# Sizes as of the last VACUUM or build, which is close enough to decide what is worth preparing.
-_LARGEST = """
-SELECT coalesce(max(c.relpages) FILTER (WHERE c.oid >= 16384), 0) * b.size AS ordinary,
-       coalesce(max(c.relpages) FILTER (WHERE c.oid < 16384), 0) * b.size AS built_in
-FROM pg_catalog.pg_class c, (SELECT current_setting('block_size')::bigint AS size) b
-WHERE c.relkind = 'i' GROUP BY b.size
+# One cheap question tells what a database without bloat need not be asked. Sizes are as of the last VACUUM or build,
+# which is close enough to decide what is worth preparing.
+_OUTLINE = """
+SELECT count(*) FILTER (WHERE c.oid >= 16384) AS indexes, bool_or(NOT x.indisvalid) AS has_invalid,
+       coalesce(max(c.relpages) FILTER (WHERE c.oid >= 16384), 0) * current_setting('block_size')::bigint AS largest,
+       coalesce(max(c.relpages) FILTER (WHERE c.oid < 16384), 0) * current_setting('block_size')::bigint AS built_in
+FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid WHERE c.relkind = 'i'
 """
 
 
@@ -41,7 +42,8 @@ class Survey(t.NamedTuple):
 def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Survey:
     """Clean up in *database*, measure its indexes and decide; in check mode nothing is touched."""
     settings = crew.around.settings
-    invalid = invalid_indexes(pair.work, settings)
+    outline = postgresql.query(pair.work, _OUTLINE)[0]
+    invalid = invalid_indexes(pair.work, settings) if outline["has_invalid"] else []
     leftovers = [index for index in invalid if is_leftover(index)]
     others = [index for index in invalid if index not in leftovers and index.busy is None]
     if check_mode:
@@ -49,14 +51,13 @@ def survey(database: Database, pair: Pair, crew: Crew, check_mode: bool) -> Surv
             crew.part.change("leftover index", index.full_name, human_bytes(index.size_bytes), "would be dropped")
     elif leftovers:
         leftovers = clear_leftovers(pair, crew)
-    if database.size_bytes < settings.min_gain:
+    catalogs = outline["built_in"] >= settings.min_gain
+    if database.size_bytes < settings.min_gain or not (outline["indexes"] or catalogs):
         return Survey([], [], leftovers, others, 0)
-    largest = postgresql.query(pair.work, _LARGEST)[0]
-    _provide_extensions(pair.work, largest["ordinary"], crew, check_mode)
-    bloat = settings.bloat()._replace(catalogs=largest["built_in"] >= settings.min_gain)
-    indexes = measure_indexes(pair.work, bloat, crew.remembered)
+    _provide_extensions(pair.work, outline["largest"], crew, check_mode)
+    indexes = measure_indexes(pair.work, settings.bloat()._replace(catalogs=catalogs), crew.remembered)
     wanted = [index for index in indexes if judge(index, Traits(), settings, crew.memory) is not None]
-    traits = traits_of(pair.work, wanted, crew.around.rights, settings)
+    traits = traits_of(pair.work, wanted, crew.around, crew.statements)
     judged = [judge(index, traits.get(index.oid, Traits()), settings, crew.memory) for index in wanted]
     tasks = [each for each in judged if isinstance(each, Task)]
     if tasks and settings.amcheck:

@@ -11,11 +11,13 @@ table sees no such statement. ``always`` and ``never`` are for those who know be
 
 from __future__ import annotations
 
+import contextlib
 import re
 import typing as t
 
 from .. import postgresql
 from ..database.extensions import schema_of
+from ..errors import MaintenanceError
 from ..postgresql import QueryError, driver
 
 FIXED_IN = 190000
@@ -86,10 +88,33 @@ def why_not_unique(policy: str, version: int, names: t.Iterable[str], upserts: U
     return ""
 
 
-def look_for_upserts(connection: t.Any) -> Upserts:
+class Statements:
+    """The statements that the server has counted, of all its databases, as any database that shows them has them.
+
+    *open_at* opens a connection to one of *databases*, in which pg_stat_statements is looked for.
+    """
+
+    def __init__(self, open_at: t.Callable[[str], t.Any], databases: t.Sequence[str]) -> None:
+        self._open_at = open_at
+        self._databases = list(databases)
+
+    def upserts_in(self, connection: t.Any) -> tuple[list[str], str]:
+        """The upserts that were run in the database of *connection*, and why they may not be all."""
+        name = connection.info.dbname
+        if schema_of(connection, "pg_stat_statements") is not None:
+            return _counted(connection, name)
+        while self._databases:
+            with contextlib.suppress(MaintenanceError), contextlib.closing(self._open_at(self._databases[0])) as other:
+                if schema_of(other, "pg_stat_statements") is not None:
+                    return _counted(other, name)
+            del self._databases[0]
+        return [], "the extension pg_stat_statements is not installed in any of the databases"
+
+
+def look_for_upserts(connection: t.Any, statements: Statements) -> Upserts:
     """The upserts that the server has seen in this database, that run there now, and that its functions hold."""
     texts = [row["query"] for row in postgresql.query(connection, f"{_RUNNING} UNION ALL {_FUNCTIONS}")]
-    seen, unknown = _from_statistics(connection)
+    seen, unknown = statements.upserts_in(connection)
     names: set[str] = set()
     for text in [*texts, *seen]:
         names |= upsert_targets(text)
@@ -103,18 +128,17 @@ def names_of_table(connection: t.Any, table: str, table_oid: int) -> list[str]:
     return [table, *(row["name"] for row in postgresql.query(connection, _ANCESTORS, [table_oid]))]
 
 
-def _from_statistics(connection: t.Any) -> tuple[list[str], str]:
-    """The statements of this database that hold an upsert, and why they may not be all."""
-    schema = schema_of(connection, "pg_stat_statements")
-    if schema is None:
-        return [], "the extension pg_stat_statements is not installed in this database"
-    statement = driver().sql.SQL(
-        "SELECT query FROM {view} WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = "
-        "current_database()) AND (query ~* 'on\\s+conflict' OR query = {hidden})"
+def _counted(connection: t.Any, database: str) -> tuple[list[str], str]:
+    """The upserts in *database* that pg_stat_statements, seen from *connection*, has counted."""
+    sql = driver().sql
+    statement = sql.SQL(
+        "SELECT query FROM {view} WHERE dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = {database}) "
+        "AND (query ~* 'on\\s+conflict' OR query = {hidden})"
     )
-    view = postgresql.identifier(schema, "pg_stat_statements")
+    view = postgresql.identifier(str(schema_of(connection, "pg_stat_statements")), "pg_stat_statements")
     try:
-        rows = postgresql.query(connection, statement.format(view=view, hidden=driver().sql.Literal(_HIDDEN)))
+        parts = {"view": view, "database": sql.Literal(database), "hidden": sql.Literal(_HIDDEN)}
+        rows = postgresql.query(connection, statement.format(**parts))
     except QueryError as error:
         return [], f"pg_stat_statements cannot be read ({error.observed})"
     texts = [row["query"] for row in rows]
