@@ -11,7 +11,7 @@ import typing as t
 
 from ..quantities import human_bytes
 from .model import Finding, IndexFacts, nothing
-from .remembered import FIRST_SIGHT, REBUILT, Baseline
+from .remembered import REBUILT, Baseline
 
 # How full a rebuild leaves the leaf pages of a GiST at least. It depends on the keys, their order and the release: 44 %
 # (ranges in ascending order), 59 % (boxes), 66 % (points), 86 % (texts to search), up to 100 % (numbers, from 18 on).
@@ -80,7 +80,10 @@ def _next_hash_size(buckets: int) -> int:
 def judge_ratio(
     facts: IndexFacts, rows: float, baseline: t.Optional[Baseline], confidence: str, pending_bytes: int = 0
 ) -> Finding:
-    """The bloat by the bytes for each of its *rows*, compared with the same figure when the index was compact."""
+    """The bloat by the bytes for each of its *rows*, compared with the same figure when the index was compact.
+
+    The pages of a GIN tell less: it never removes keys of which no row is left, so they are full of what is not needed.
+    """
     if rows < 0:
         return nothing(facts.size_bytes, "how many rows it has is not known: ANALYZE its table", "baseline")
     if baseline is None or baseline.bytes_per_tuple is None:
@@ -89,10 +92,7 @@ def judge_ratio(
     predicted = max(least, math.ceil(baseline.bytes_per_tuple * rows))
     settled = max(0, facts.size_bytes - pending_bytes)
     ratio = max(0.0, 1 - predicted / settled) if settled else 0.0
-    if baseline.source == FIRST_SIGHT:
-        confidence, since = "low", "the most compact that was seen of it"
-    else:
-        since = "its rebuild"
+    since = "its rebuild" if baseline.source == REBUILT else "the most compact that was seen of it"
     reason = f"compared with {baseline.bytes_per_tuple:.1f} bytes a row, {since}"
     if pending_bytes:
         reason += f"; {human_bytes(pending_bytes)} of it wait to be sorted in by VACUUM"
