@@ -21,7 +21,9 @@ _FOREIGN_TABLESPACES = (
     "WHERE pg_tablespace_location(oid) LIKE '/%' ORDER BY spcname"
 )
 _ARCHIVER = (
-    "SELECT current_setting('archive_mode') <> 'off' AND last_failed_time IS NOT NULL "
+    "SELECT current_setting('archive_mode') <> 'off' AND current_setting('archive_command') IN ('', '(disabled)') "
+    "AND coalesce(current_setting('archive_library', true), '') = '' AS without, "
+    "current_setting('archive_mode') <> 'off' AND last_failed_time IS NOT NULL "
     "AND last_failed_time > coalesce(last_archived_time, '-infinity') AS failing, last_failed_wal AS segment "
     "FROM pg_catalog.pg_stat_archiver"
 )
@@ -56,7 +58,6 @@ def measure_server(params: t.Mapping[str, t.Any], part: Part) -> Server:
         )
         _refuse_standby(facts, params)
         _refuse_foreign_tablespaces(connection)
-        _refuse_failing_archiver(connection)
         return Server(
             facts["version"],
             facts["system_identifier"],
@@ -95,8 +96,18 @@ def _refuse_foreign_tablespaces(connection: t.Any) -> None:
         )
 
 
-def _refuse_failing_archiver(connection: t.Any) -> None:
-    for row in query(connection, _ARCHIVER):
+def refuse_failing_archiver(params: t.Mapping[str, t.Any]) -> None:
+    """Raise MaintenanceError where archiving fails: a base backup would wait for it for ever."""
+    with contextlib.closing(connect(params, application_name="wellkept backup")) as connection:
+        rows = query(connection, _ARCHIVER)
+    for row in rows:
+        if row["without"]:
+            raise MaintenanceError(
+                "rely on WAL archiving",
+                expected="an archive_command, where archive_mode is on: the end of a base backup waits for it",
+                observed="archive_command is empty",
+                advice="Set archive_command (wal_archive with wal_configure does), or switch archive_mode off.",
+            )
         if row["failing"]:
             raise MaintenanceError(
                 "rely on WAL archiving",

@@ -1,0 +1,174 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""WAL archiving as a part of the activity backup: it is set up, proven end to end, and thinned out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import typing as t
+
+from ..errors import MaintenanceError
+from ..postgresql import connect
+from ..quantities import human_bytes, human_seconds, parse_duration
+from ..result import Part
+from . import archiving, wal_archive
+from .archiving import Found, Verdict, Wish
+from .repository import Repository
+from .wal import format_lsn, parse_lsn, segment_name
+from .wal_markers import Marker, write_marker
+
+_MANY_WAITING = 8
+_NO_COMMAND = "Set wal_configure: true to have it set, or set it yourself: "
+
+
+def read_wish(params: t.Mapping[str, t.Any]) -> Wish:
+    """The options; raises MaintenanceError where they make no sense."""
+    try:
+        timeout = round(parse_duration(params["wal_timeout"]))
+    except ValueError as error:
+        raise MaintenanceError(
+            "read the option wal_timeout", expected="a duration", observed=str(error), advice="Correct wal_timeout."
+        ) from None
+    archive = params["wal_archive"]
+    if not os.path.isabs(archive) or os.path.realpath(archive).count("/") < 2:
+        raise MaintenanceError(
+            "read the option wal_archive",
+            expected="an absolute path, at least two levels below the root",
+            observed=archive,
+            advice="Correct wal_archive.",
+        )
+    program = {"zstd": "zstd", "lz4": "lz4"}.get(params["wal_compression"])
+    if program and not shutil.which(program, path="/usr/local/bin:/usr/bin:/bin"):
+        raise MaintenanceError(
+            f"compress WAL by {program}",
+            expected=f"the program {program}",
+            observed="it is not installed",
+            advice=f"apt-get install {program}, or set wal_compression to gzip.",
+        )
+    return Wish(archive, params["wal_compression"], params["wal_configure"], timeout)
+
+
+def keep_wal(params: t.Mapping[str, t.Any], repository: Repository, part: Part, *, check_mode: bool) -> None:
+    """Measure, decide, set up what is missing, and send a marker through the archive."""
+    wish = read_wish(params)
+    with contextlib.closing(connect(params, application_name="wellkept backup")) as connection:
+        found = archiving.measure(connection)
+        archiving.server_account(found)
+        verdict = archiving.decide(found, wish)
+        _set_up(connection, found, verdict, wish, part, check_mode=check_mode)
+        if not check_mode:
+            found = archiving.measure(connection)
+            verdict = archiving.decide(found, wish)
+        _check_settings(found, verdict, wish, part, check_mode=check_mode)
+        if found.mode != "off" and verdict.kind in ("ours", "other") and not check_mode:
+            marker = write_marker(connection, repository, params["login_db"], "heartbeat")
+            _prove(connection, marker, found, wish, part)
+            found = archiving.measure(connection)
+        _check_waiting(found, part, repaired=check_mode and bool(archiving.missing(found, wish) or verdict.set))
+
+
+def _set_up(connection: t.Any, found: Found, verdict: Verdict, wish: Wish, part: Part, *, check_mode: bool) -> None:
+    words = "would be made" if check_mode else "made"
+    paths = archiving.missing(found, wish)
+    for path in paths:
+        part.change("WAL archive", path, "absent or old", words)
+    if not check_mode:
+        archiving.prepare(found, wish, paths)
+    if not wish.configure or verdict.kind == "foreign":
+        return
+    for name, setting in verdict.set.items():
+        before = {"archive_command": found.command, "archive_timeout": str(found.timeout)}[name]
+        part.change("setting", name, before or "empty", f"{'would be ' if check_mode else ''}{setting}")
+    if verdict.set and not check_mode:
+        archiving.configure(connection, verdict.set)
+
+
+def _check_settings(found: Found, verdict: Verdict, wish: Wish, part: Part, *, check_mode: bool) -> None:
+    part.require(
+        "archive_mode",
+        found.mode != "off",
+        expected="on",
+        observed=found.mode,
+        advice="It takes a restart of the server, which is yours to choose: ALTER SYSTEM SET archive_mode = on, then "
+        "restart PostgreSQL.",
+    )
+    would_be_set = check_mode and wish.configure and verdict.kind != "foreign"
+    command = archiving.command_for(wish, found.identifier)
+    if verdict.kind == "foreign":
+        part.require(
+            "archive_command",
+            False,
+            expected="the helper of this collection, or none",
+            observed=f"another one, by {archiving.program_of(found)}; it was left alone",
+            advice="Two archives in one server are not possible: leave wal_archive empty, or take that command away.",
+        )
+    else:
+        part.require(
+            "archive_command",
+            verdict.kind == "ours" or would_be_set,
+            expected=command,
+            observed=found.command if verdict.kind != "none" else "none",
+            advice=f"{_NO_COMMAND}ALTER SYSTEM SET archive_command = …; SELECT pg_reload_conf().",
+        )
+    part.check(
+        "archive_timeout",
+        "passed" if found.timeout or would_be_set else "warned",
+        expected="a time after which a segment is archived though it is not full",
+        observed=human_seconds(found.timeout) if found.timeout else "none: 0",
+        advice="In a quiet hour the last transactions stay on this host until a segment is full. Set wal_configure: "
+        "true, or archive_timeout yourself.",
+    )
+
+
+def _check_waiting(found: Found, part: Part, *, repaired: bool) -> None:
+    part.check(
+        "WAL waiting to be archived",
+        "failed" if found.failing and not repaired else "warned" if found.waiting > _MANY_WAITING else "passed",
+        expected=f"at most {_MANY_WAITING} segments, and no failure",
+        observed=f"{found.waiting} segments" + (f"; it failed last on {found.failing}" if found.failing else ""),
+        advice="See the server's log for what the archive_command says. WAL fills the server's disk meanwhile.",
+    )
+    part.metric("wal_waiting", found.waiting, "count")
+
+
+def _prove(connection: t.Any, marker: Marker, found: Found, wish: Wish, part: Part) -> None:
+    """A row written now must arrive in the archive: nothing else shows that all between here and there works."""
+    segment = archiving.switch(connection, format_lsn(marker.lsn), found.segment_bytes)
+    arrival = archiving.wait_for(connection, found, wish, segment)
+    arrived = part.require(
+        "WAL archived end to end",
+        not arrival.problem,
+        expected="a row written now, in a sound segment in the archive",
+        observed=f"{segment} {arrival.problem}"
+        if arrival.problem
+        else f"{os.path.basename(arrival.path)} after {human_seconds(arrival.seconds)}",
+        advice="See the server's log for what the archive_command says.",
+        marker=marker.id,
+        lsn=format_lsn(marker.lsn),
+    )
+    if arrived:
+        part.metric("wal_archived_seconds", round(arrival.seconds, 3), "seconds")
+
+
+def thin_out(params: t.Mapping[str, t.Any], repository: Repository, identifier: str, part: Part) -> None:
+    """Remove what no kept backup of the cluster needs; without a backup, nothing."""
+    directory = wal_archive.directory_of(params["wal_archive"], identifier)
+    if not os.path.isdir(directory):
+        return
+    backups = [b.metadata for b in repository.backups() if str(b.metadata["system_identifier"]) == identifier]
+    if backups:
+        sizes = backups[0]["settings"]["wal_segment_size"]
+        oldest = segment_name(1, min(parse_lsn(b["start_lsn"]) for b in backups), sizes)
+        paths = wal_archive.dispensable(directory, oldest)
+        if paths:
+            count, size = wal_archive.remove(directory, paths)
+            part.change(
+                "WAL archive", directory, f"{count} files, {human_bytes(size)}", "removed: no backup needs them"
+            )
+    present = wal_archive.segments(directory)
+    part.metric("wal_archive_segments", len(present), "count")
+    part.metric("wal_archive_bytes", sum(segment.size for segment in present), "bytes")
