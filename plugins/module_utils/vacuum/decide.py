@@ -151,7 +151,8 @@ def _failsafe(table: Table, limits: Limits) -> tuple[bool, list[str]]:
 
 def _vacuum(table: Table, limits: Limits, settings: Settings) -> tuple[bool, list[str], float]:
     # What the visibility map says stands above all counters: a page that is all-visible holds nothing dead.
-    if not table.pages or (not table.dirty_pages and table.confidence == "high"):
+    # Of a table that is locked, or cannot be looked into, only the counters are known.
+    if (not table.pages and not table.is_locked) or (not table.dirty_pages and table.confidence == "high"):
         return False, [], 0.0
     why = []
     pressures = [0.0]

@@ -18,6 +18,7 @@ from .decide import CATALOGS, Step, in_order
 from .measure import measure_tables
 from .pace import Pace
 from .plan import PURPOSE, Server, Site, Surveyor
+from .table import Table
 
 MAX_DESKS = 4
 PAUSES = (1.0, 2.0)  # before the second and the third try at a table that was locked or in somebody's way
@@ -55,7 +56,7 @@ class Runner:
                     break
                 act.pause(seconds)
                 later = self._try_all(later, by_name)
-            for database in sorted(self._worked_in):
+            for database in sorted(self._worked_in.intersection(by_name)):
                 self._tidy(by_name[database])
         finally:
             for desk in self._desks.values():
@@ -113,19 +114,22 @@ class Runner:
         desk = self._desk(site)
         if desk is None:
             return
-        if site.sight.visibility_schema is not None:
-            dirty = [
-                table
-                for table in measure_tables(desk.measuring, site.sight)
-                if table.is_catalog and table.dirty_pages and table.may_maintain and self.surveyor.is_chosen(table)
-            ]
-            # Statistics last: they are what everything else writes to.
-            for table in sorted(dirty, key=lambda one: one.name == "pg_statistic"):
-                step = Step(table, True, False, False, False, ("made dirty by this run",), CATALOGS, 0.0)
-                outcome = self._try(step, site)
-                if outcome is not None and outcome.result == DONE:
-                    self.work.outcomes.append(outcome)
+        act.report_counters(desk.pair.work, site.sight.version)
+        dirty = [table for table in measure_tables(desk.measuring, site.sight) if self._is_to_tidy(table)]
+        # Statistics last: they are what everything else writes to.
+        for table in sorted(dirty, key=lambda one: one.name == "pg_statistic"):
+            step = Step(table, True, False, False, False, ("made dirty by this run",), CATALOGS, 0.0)
+            outcome = self._try(step, site)
+            if outcome is not None and outcome.result == DONE:
+                self.work.outcomes.append(outcome)
         act.update_database_age(desk.measuring, site.sight.version)
+
+    def _is_to_tidy(self, table: Table) -> bool:
+        if not (table.is_catalog and table.may_maintain and self.surveyor.is_chosen(table)):
+            return False
+        if table.confidence == "high":
+            return table.dirty_pages > 0
+        return table.pages > 0 and table.dead_rows + table.inserted_rows > 0
 
 
 class Desk:

@@ -58,6 +58,7 @@ SELECT c.oid::bigint AS oid, c.nspname AS schema, c.relname AS name, c.relkind::
                                    pg_stat_get_last_autovacuum_time(c.oid)))::float8 AS last_vacuum,
        extract(epoch FROM greatest(pg_stat_get_last_analyze_time(c.oid),
                                    pg_stat_get_last_autoanalyze_time(c.oid)))::float8 AS last_analyze,
+       extract(epoch FROM pg_stat_get_last_autoanalyze_time(c.oid))::float8 AS last_autoanalyze,
        {missing} AS missing_statistics, c.may_maintain, c.is_locked, c.reloptions, c.main_options
 FROM seen c {look}
 ORDER BY c.is_catalog, c.nspname, c.relname
@@ -186,6 +187,7 @@ def _read(row: t.Mapping[str, t.Any], sight: Sight) -> Table:
         mxid_age=row["mxid_age"],
         last_vacuum=row["last_vacuum"],
         last_analyze=row["last_analyze"],
+        last_autoanalyze=row["last_autoanalyze"],
         missing_statistics=row["missing_statistics"],
         may_maintain=row["may_maintain"],
         is_locked=row["is_locked"],

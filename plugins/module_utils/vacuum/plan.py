@@ -83,26 +83,41 @@ class Surveyor:
     """Looks at one database after the other, by the options in *params*; extensions it needs are recorded in *part*."""
 
     def __init__(
-        self, server: Server, params: t.Mapping[str, t.Any], settings: Settings, part: Part, *, check_mode: bool
+        self,
+        server: Server,
+        connection: t.Any,
+        params: t.Mapping[str, t.Any],
+        settings: Settings,
+        part: Part,
+        *,
+        check_mode: bool,
     ) -> None:
+        self.connection = connection  # to the database login_db
         self.server = server
         self.params = params
         self.settings = settings
         self.part = part
         self.check_mode = check_mode
         self.made_dirty: t.Set[str] = set()  # databases whose system catalogs an extension was written to
+        self.seen: t.Set[str] = set()  # every table, chosen or not
 
     def survey(self, database: str) -> Site:
         """Measure the tables of *database*, and decide."""
+        if database == self.connection.info.dbname:
+            return self._survey(database, self.connection)
         with contextlib.closing(session.open_session(self.params, database, purpose=PURPOSE)) as connection:
-            changes = len(self.part.changes)
-            options: t.Dict[str, t.Any] = {"create": self.params["create_extensions"], "part": self.part}
-            sight = look_for(connection, database, check_mode=self.check_mode, **options)
-            tables = measure_tables(connection, sight)
-            site = self.judge(connection, sight, [table for table in tables if self.is_chosen(table)])
-            if len(self.part.changes) > changes and not self.check_mode:
-                self.made_dirty.add(database)
-            return site
+            return self._survey(database, connection)
+
+    def _survey(self, database: str, connection: t.Any) -> Site:
+        changes = len(self.part.changes)
+        options: t.Dict[str, t.Any] = {"create": self.params["create_extensions"], "part": self.part}
+        sight = look_for(connection, database, check_mode=self.check_mode, **options)
+        tables = measure_tables(connection, sight)
+        self.seen.update(table.qualified for table in tables)
+        site = self.judge(connection, sight, [table for table in tables if self.is_chosen(table)])
+        if len(self.part.changes) > changes and not self.check_mode:
+            self.made_dirty.add(database)
+        return site
 
     def is_chosen(self, table: Table) -> bool:
         return scope.matches(table.qualified, self.params["tables"], self.params["exclude_tables"])
@@ -183,9 +198,7 @@ def survey_all(surveyor: Surveyor, part: Part) -> t.List[Site]:
                 observed=error.observed,
                 advice=error.advice,
             )
-    patterns = surveyor.params["tables"]
-    names = [table.qualified for site in sites for table in site.tables]
     if sites:
-        lost = [pattern for pattern in patterns if pattern != "*"]
-        scope.refuse_unmatched("tables", lost, names, postgresql.server_name(surveyor.params))
+        patterns = [pattern for pattern in surveyor.params["tables"] if pattern != "*"]
+        scope.refuse_unmatched("tables", patterns, sorted(surveyor.seen), postgresql.server_name(surveyor.params))
     return sites

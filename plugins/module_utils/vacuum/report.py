@@ -13,7 +13,7 @@ from ..database.rights import missing_right_advice, quoted
 from ..quantities import human_seconds
 from ..result import Part
 from .act import DENIED, DONE, FAILED, GONE, IN_THE_WAY, LOCKED, OVER, Outcome
-from .decide import Step
+from .decide import CATALOGS, Step
 from .flow import Work
 from .held import Held, oldest_for
 from .pace import Pace
@@ -276,6 +276,8 @@ def still_held(work: Work, server: Server) -> list[Held]:
     for outcome in work.outcomes:
         after, step = outcome.after, outcome.step
         if outcome.result != DONE or after is None or not step.vacuum or after.confidence != "high":
+            continue
+        if step.rank == CATALOGS:
             continue
         holder = oldest_for(after, server.holders)
         if holder is not None and after.dirty_pages > step.table.dirty_pages / 2 and after.dirty_pages > 1:

@@ -26,6 +26,9 @@ SETTINGS = (
 )
 NO_LIMIT = -1.0
 
+# An ANALYZE of a partitioned table goes on to its partitions: that one of them was analyzed later means nothing then.
+PARTS_FOLLOW_WITHIN = 3600.0
+
 
 class Table(t.NamedTuple):
     """One table, materialized view, TOAST table or partitioned table as it was measured.
@@ -59,6 +62,7 @@ class Table(t.NamedTuple):
     mxid_age: int
     last_vacuum: t.Optional[float]
     last_analyze: t.Optional[float]
+    last_autoanalyze: t.Optional[float]
     missing_statistics: bool
     may_maintain: bool
     is_locked: bool
@@ -170,7 +174,9 @@ def ancestors(table: Table, known: t.Mapping[int, Table]) -> list[Table]:
 
 
 def modified_since(part: Table, parent: Table) -> float:
-    """How many rows of *part* may have changed since *parent* was analyzed: all, if *part* was analyzed since."""
-    if part.last_analyze is not None and part.last_analyze > (parent.last_analyze or 0.0):
+    """How many rows of *part* may have changed since *parent* was analyzed: all, if *part* was found due since."""
+    since = parent.last_analyze or 0.0
+    by_hand = (part.last_analyze or 0.0) - PARTS_FOLLOW_WITHIN
+    if max(by_hand, part.last_autoanalyze or 0.0) > since:
         return max(part.rows, 0.0)
     return part.modified_rows
