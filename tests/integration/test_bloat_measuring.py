@@ -302,12 +302,18 @@ def test_the_settings_of_the_session_are_as_they_were(server: PostgresServer) ->
     assert shown == ["7s", "70s"]
 
 
-def test_a_measurement_that_takes_too_long_is_given_up_with_the_reason(server: PostgresServer) -> None:
+def test_a_measurement_that_takes_too_long_is_given_up_with_the_reason(
+    server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(server, "slow_to_read")
-    with locked(server, "TRUNCATE slow_to_read"):
-        index = measured(server, lock_timeout_ms=60_000, timeout_ms=200, tables=("public.slow_to_read",))
-    assert (index["slow_to_read_key"].bloat_ratio, index["slow_to_read_key"].confidence) == (None, "none")
-    assert "measuring took longer than 0.2 s" in index["slow_to_read_key"].reason
+    with server.connect() as holder, holder.transaction():
+        # It is locked after it was listed, for as long as it takes.
+        lock = meanwhile(ways.measure_by, lambda: holder.execute("TRUNCATE slow_to_read"), "slow_to_read_key")
+        monkeypatch.setattr(ways, "measure_by", lock)
+        found = measured(server, lock_timeout_ms=60_000, timeout_ms=200, tables=("public.slow_to_read",))
+    index = found["slow_to_read_key"]
+    assert (index.bloat_ratio, index.confidence) == (None, "none")
+    assert "measuring took longer than 0.2 s" in index.reason
 
 
 def test_a_session_that_the_server_ends_is_an_error_and_not_a_measurement(
@@ -446,3 +452,24 @@ def test_indexes_too_small_to_matter_are_listed_but_not_read(
     found = measured(server, min_size_bytes=1024**4)
     assert {index.method for index in found.values()} <= {"small", "none"}
     assert "small" in {index.method for index in found.values()}
+
+
+def test_a_lock_that_is_released_while_it_is_waited_for_leads_to_a_measurement(server: PostgresServer) -> None:
+    fill(server, "released")
+    size = server.sql("SELECT pg_relation_size('released_key')")[0][0]
+    found: dict[str, Any] = {}
+    with server.connect() as holder:
+        with holder.transaction():
+            holder.execute("DELETE FROM released")
+            holder.execute("ALTER INDEX released_key RENAME TO renamed_key")  # locks the index
+            holder.execute("REINDEX INDEX renamed_key")
+            waiter = threading.Thread(
+                target=lambda: found.update(measured(server, lock_timeout_ms=60_000, tables=("public.released",))),
+                daemon=True,
+            )
+            waiter.start()
+            wait_for(server, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")
+        waiter.join(60)
+    assert [name for name in found if not name.startswith("pg_toast")] == ["renamed_key"]
+    assert found["renamed_key"].method == "pgstatindex"
+    assert found["renamed_key"].size_bytes == server.sql("SELECT pg_relation_size('renamed_key')")[0][0] < size

@@ -15,15 +15,13 @@ import typing as t
 from ..errors import MaintenanceError
 from ..postgresql import QueryError
 from . import ways
-from .listing import LOCKED, VANISHED, list_indexes
-from .model import BloatSettings, IndexBloat, IndexFacts, joined, nothing
+from .listing import LOCKED, list_indexes
+from .model import BloatSettings, Finding, IndexBloat, IndexFacts, joined, nothing
 from .reach import reach_of, unmeasurable, way_for
 from .remembered import Remembered
 from .session import holder_of, is_lost, limited
 
 __all__ = ["BloatSettings", "IndexBloat", "measure_index", "measure_indexes"]
-
-_CHANGED = "22023"  # a page that is not there any more: the index was rebuilt meanwhile
 
 
 def measure_indexes(connection: t.Any, settings: BloatSettings, remembered: Remembered) -> t.List[IndexBloat]:
@@ -83,33 +81,41 @@ def _measured(
     if known is not None:
         return joined(facts, known)
     if facts.locked and facts.table_oid in locked:
-        return joined(facts, nothing(facts.size_bytes, holder_of(context.connection, [facts.oid, facts.table_oid])))
+        return joined(facts, _held(context, facts))
     return _tried(way, context, facts, locked)
 
 
 def _tried(way: str, context: ways.Context, facts: IndexFacts, locked: t.Set[int]) -> t.Optional[IndexBloat]:
-    """Measure, once more when the index changed under way; an index that cannot be read does not fail the others."""
-    observed = ""
+    """Measure, once more when the index changed under way; None when it is gone."""
     for _attempt in range(2):
-        try:
-            found = ways.measure_by(way, context, facts)
-        except QueryError as error:
-            if is_lost(context.connection, error):
-                raise
-            if error.sqlstate == LOCKED:
-                locked.add(facts.table_oid)
-                return joined(
-                    facts, nothing(facts.size_bytes, holder_of(context.connection, [facts.oid, facts.table_oid]))
-                )
-            observed = error.observed
-            again = next(iter(list_indexes(context.connection, context.settings, facts.oid)), None)
-            if again is None:
-                return None
-            facts = again
-            if error.sqlstate not in (*VANISHED, _CHANGED):
-                break
-        else:
-            if way not in ways.NOT_KEPT and not facts.locked:
-                context.remembered.keep(facts, way, found)
-            return joined(facts, found)
-    return joined(facts, nothing(facts.size_bytes, f"it could not be read: {observed}"))
+        found, final = _once(way, context, facts, locked)
+        if final:
+            break
+        again = next(iter(list_indexes(context.connection, context.settings, facts.oid)), None)
+        if again is None:
+            return None
+        facts = again
+    return joined(facts, found)
+
+
+def _once(way: str, context: ways.Context, facts: IndexFacts, locked: t.Set[int]) -> t.Tuple[Finding, bool]:
+    """What *way* says, and whether that is final; an index that cannot be read does not fail the others."""
+    try:
+        found = ways.measure_by(way, context, facts)
+    except QueryError as error:
+        if is_lost(context.connection, error):
+            raise
+        if error.sqlstate == LOCKED:
+            locked.add(facts.table_oid)
+            return _held(context, facts), True
+        return nothing(facts.size_bytes, f"it could not be read: {error.observed}"), False
+    if facts.locked:
+        # By now the lock is gone, but the size is not known yet.
+        return _held(context, facts), False
+    if way not in ways.NOT_KEPT:
+        context.remembered.keep(facts, way, found)
+    return found, True
+
+
+def _held(context: ways.Context, facts: IndexFacts) -> Finding:
+    return nothing(facts.size_bytes, holder_of(context.connection, [facts.oid, facts.table_oid]))
