@@ -69,6 +69,24 @@ def test_nobody_waits_long_for_a_rebuild_that_waits_for_an_old_snapshot(program)
     assert not report["failed"], report["msg"]
 
 
+def test_a_role_that_owns_nothing_maintains_with_pg_maintain_and_otherwise_says_what_it_lacks(program):
+    report = program("rights.py")
+    print(json.dumps(report["said"]))
+    before, after = report["before"], report["after"]
+    assert before["vacuumed"] is False
+    if report["version"] >= 170000:
+        assert not any(said["failed"] for said in report["said"].values())
+        assert all(said["changed"] for said in report["said"].values())
+        assert after["bytes"] < before["bytes"] / 2
+        assert after["vacuumed"] is True
+    else:
+        assert after == before
+        assert not any(said["changed"] for said in report["said"].values())
+        for said in report["said"].values():
+            troubles = [check for check in said["checks"] if check["status"] != "passed"]
+            assert any("superuser" in check["advice"] + check["observed"] for check in troubles), troubles
+
+
 def test_the_standby_still_follows_and_the_database_is_gone_again():
     seen = connect("db1").check_output(
         "psql --no-psqlrc --tuples-only --no-align --host /run/postgresql --username maintenance postgres --command %s",

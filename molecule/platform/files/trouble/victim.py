@@ -24,19 +24,18 @@ import runpy, sys
 from ansible.module_utils import basic
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
-runpy.run_module("ansible_collections.wellkept.maintenance.plugins.modules.postgresql_reindex", run_name="__main__")
+runpy.run_module("ansible_collections.wellkept.maintenance.plugins.modules." + sys.argv[1], run_name="__main__")
 """
 OPTIONS = {
     "login_unix_socket": SOCKET,
     "login_user": "maintenance",
     "databases": ["trouble"],
     "tables": ["public.victim"],
-    "min_gain": "200kB",
-    "unique_indexes": "always",
     "max_block": "1s",
     "_ansible_remote_tmp": "/tmp",
     "_ansible_version": "2.19",
 }
+OF_REBUILDS = {"min_gain": "200kB", "unique_indexes": "always"}
 
 
 def connect(database="trouble"):
@@ -99,15 +98,17 @@ def remove():
 # -- the module --------------------------------------------------------------------------------------------------------
 
 
-def start(directory):
+def start(directory, module="postgresql_reindex", **options):
     process = subprocess.Popen(
-        [sys.executable, "-c", STARTER],
+        [sys.executable, "-c", STARTER, module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {**OPTIONS, "state_dir": directory}}))
+    special = OF_REBUILDS if module == "postgresql_reindex" else {}
+    arguments = {**OPTIONS, **special, **options, "state_dir": directory}
+    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
     process.stdin.close()
     process.stdin = None
     return process
