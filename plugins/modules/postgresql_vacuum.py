@@ -247,7 +247,7 @@ def work(module: AnsibleModule, part: Part) -> None:
             part.skip(reason)
             return
         server = ask_server(connection, params)
-        surveyor = Surveyor(server, params, wishes.settings, part, check_mode=module.check_mode)
+        surveyor = Surveyor(server, connection, params, wishes.settings, part, check_mode=module.check_mode)
         pace = Pace(wishes.throttle, server.block_size)
         sites = measure_and_decide(surveyor, part)
         runner = Runner(server, surveyor, budget, pace, wishes.max_block)

@@ -18,13 +18,14 @@ from .pace import Throttle
 from .table import Table
 
 # Locks of tables are never waited for; this bounds the wait for those of partitions and indexes.
-LOCK_TIMEOUT = "5s"
+LOCK_TIMEOUT = "2s"
 
-# How an attempt ended. The first two are good; of the next two a later try may end better.
-DONE, GONE, LOCKED, IN_THE_WAY, HELD, DENIED, OVER, FAILED = (
-    "done", "gone", "locked", "in the way", "held", "denied", "over", "failed"
+# How an attempt ended. The first two are good; after the next three a later try may end better: a lock that made the
+# server skip the table may be gone by the time that one looks for it.
+DONE, GONE, LOCKED, IN_THE_WAY, NO_EFFECT, DENIED, OVER, FAILED = (
+    "done", "gone", "locked", "in the way", "no effect", "denied", "over", "failed"
 )  # fmt: skip
-TRY_AGAIN = (LOCKED, IN_THE_WAY)
+TRY_AGAIN = (LOCKED, IN_THE_WAY, NO_EFFECT)
 
 _LOCKERS = """
 SELECT l.pid, l.mode, a.application_name AS application, a.usename AS role, a.backend_type AS backend
@@ -99,7 +100,7 @@ def carry_out(pair: Pair, measuring: t.Any, sight: Sight, step: Step, *, max_blo
     found = measure_tables(measuring, sight, [step.table.oid])
     after = found[0] if found else None
     result, words = judge(step, after, watched)
-    if result == FAILED and watched.ended == "done":
+    if result == NO_EFFECT:
         locker = find_locker(measuring, step.table, pair)
         if locker:
             result, words = LOCKED, f"locked by {locker}"
@@ -123,7 +124,7 @@ def judge(step: Step, after: t.Optional[Table], watched: Watched) -> tuple[str, 
         return (LOCKED if state == "55P03" else FAILED), f"the server said: {watched.error.observed}"
     if not step.table.may_maintain:
         return DENIED, "the role may not vacuum it, of which the server only warns"
-    return FAILED, words
+    return NO_EFFECT, words
 
 
 def _not_vacuumed(step: Step, after: Table) -> list[str]:

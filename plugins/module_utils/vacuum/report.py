@@ -12,7 +12,7 @@ from ..database.horizon import Holder, describe
 from ..database.rights import missing_right_advice, quoted
 from ..quantities import human_seconds
 from ..result import Part
-from .act import DENIED, DONE, FAILED, GONE, IN_THE_WAY, LOCKED, OVER, Outcome
+from .act import DENIED, DONE, FAILED, GONE, IN_THE_WAY, LOCKED, NO_EFFECT, OVER, Outcome
 from .decide import CATALOGS, Step
 from .flow import Work
 from .held import Held, oldest_for
@@ -215,11 +215,12 @@ def _record_failure(outcome: Outcome, server: Server, part: Part) -> None:
         IN_THE_WAY: "It is tried again by the next run; run it when fewer people use the table.",
         OVER: "Give it a longer time_budget; what it had cleaned by then stays clean.",
         DENIED: missing_right_advice(server.version, quoted_name(step.table), server.rights.role),
+        NO_EFFECT: "See the server's log for a warning: it may lack a right, or somebody locked the table.",
         FAILED: "See the server's log for what kept the vacuum from its effect.",
     }[outcome.result]
     part.check(
         f"{step.action} of {full_name(step)}",
-        "failed" if outcome.result in (FAILED, DENIED) else "warned",
+        "failed" if outcome.result in (NO_EFFECT, FAILED, DENIED) else "warned",
         expected=f"a measured effect on {state_of(step.table)}",
         observed=outcome.words,
         advice=advice,
