@@ -99,6 +99,8 @@ def connect(
         "password": params.get("login_password") or None,
         "application_name": application_name,
         "connect_timeout": CONNECT_TIMEOUT,
+        # In a database of the encoding SQL_ASCII, names would else be bytes, or refused when they are not ASCII.
+        "client_encoding": "UTF8",
     }
     try:
         connection = driver().connect(**{name: value for name, value in options.items() if value not in (None, "")})

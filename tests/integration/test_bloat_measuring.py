@@ -73,6 +73,20 @@ def test_names_that_need_quotes_and_have_63_bytes_are_measured_and_sampled(serve
         assert index.bloat_ratio == pytest.approx(0, abs=0.03 if method == "pgstatindex" else 0.1)
 
 
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "UTF8"])
+def test_databases_of_any_encoding_are_measured(server: PostgresServer, encoding: str) -> None:
+    server.sql(f"CREATE DATABASE other ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    try:
+        with server.connect("other", client_encoding="UTF8") as connection:
+            connection.execute("CREATE EXTENSION pgstattuple; CREATE EXTENSION pageinspect")
+            connection.execute('CREATE TABLE "Gebühr" AS SELECT g AS id FROM generate_series(1, 5000) g')
+            connection.execute('CREATE INDEX "für" ON "Gebühr" (id)')
+        for above, method in ((1024**3, "pgstatindex"), (8192, "sampled")):
+            assert measured(server, dbname="other", sample_above_bytes=above)["für"].method == method
+    finally:
+        server.sql("DROP DATABASE other WITH (FORCE)")
+
+
 def test_every_kind_of_relation_is_measured_or_left_out_as_it_should(server: PostgresServer, tmp_path: Path) -> None:
     place = server.directory / "tablespace"
     place.mkdir(exist_ok=True)
