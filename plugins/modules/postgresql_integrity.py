@@ -295,6 +295,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         queue = turns.in_order(things, ground.remembered, ground.rules)
         report_server(server, chosen, part)
         report_things.report_reach(seen, {one.name for one in chosen.databases if one.is_template}, part)
+        report_catalogs.report_unread(seen.catalogs, part)
         if not server.standby:
             report_catalogs.report_catalogs(seen.catalogs, ground.remembered, limits, part)
         done = act(ground, queue, check_mode, part)

@@ -236,6 +236,7 @@ class Seen(t.NamedTuple):
     obstacle: t.Optional[statements.Obstacle]
     scanned: t.List[tables.Scanned]
     foreign_keys: t.List[tables.ForeignKey]
+    names: t.List[str]
     skipped: t.List[t.Tuple[str, str]]
     schema: str
     database: str  # that has the extension
@@ -246,6 +247,7 @@ class Judged(t.NamedTuple):
 
     intervals: t.List[comparison.Interval]
     kept: t.List[comparison.Interval]
+    cutoff: float
     rules: comparison.Rules
     compares: bool
     activity: activity.Activity
@@ -267,7 +269,17 @@ def measure(module: AnsibleModule, part: Part) -> t.Tuple[Seen, t.Optional[compa
         statistics, obstacle, place = read_statistics(module, names, part)
     scanned, foreign_keys = survey(params, names, memory, databases)
     seen = Seen(
-        basis, databases, sessions, statistics, obstacle, scanned, foreign_keys, chosen.skipped, place[1], place[0]
+        basis,
+        databases,
+        sessions,
+        statistics,
+        obstacle,
+        scanned,
+        foreign_keys,
+        names,
+        chosen.skipped,
+        schema=place[1],
+        database=place[0],
     )
     return seen, memory
 
@@ -333,10 +345,10 @@ def decide(seen: Seen, memory: t.Optional[comparison.Memory], params: t.Dict[str
     found = seen.statistics
     continuous = comparison.same_counters(memory, found.reset if found else None)
     intervals = [comparison.interval_of(one, memory, continuous) for one in (found.statements if found else [])]
-    kept = comparison.worth_remembering(intervals, params["top"])
+    kept, cutoff = comparison.worth_remembering(intervals, params["top"])
     before = memory.databases if memory else {}
     between = activity.activity_between(seen.databases, before, seen.basis, memory.measured if memory else None)
-    return Judged(intervals, kept, rules, bool(memory and memory.statements), between)
+    return Judged(intervals, kept, cutoff, rules, bool(memory and memory.statements), between)
 
 
 def memory_for_next(seen: Seen, judged: Judged) -> t.Dict[str, t.Any]:
@@ -347,6 +359,7 @@ def memory_for_next(seen: Seen, judged: Judged) -> t.Dict[str, t.Any]:
         "server": seen.basis.server,
         "reset": seen.statistics.reset if seen.statistics else None,
         "evicted": seen.statistics.evicted if seen.statistics else None,
+        "cutoff": round(judged.cutoff, 6),
         "statements": comparison.remembered_statements(judged.kept, judged.rules),
         "databases": seen.databases,
         "tables": [{"database": one.database, "table": one.table, "scans": one.scans} for one in seen.scanned],
@@ -366,7 +379,7 @@ def read_texts(seen: Seen, judged: Judged, params: t.Dict[str, t.Any]) -> t.Dict
 def report(seen: Seen, judged: Judged, params: t.Dict[str, t.Any], part: Part) -> None:
     """What was found, as checks and metrics; all of it is for people to act on."""
     remembered = memory_for_next(seen, judged)
-    report_server.report_scope(seen.basis, list(seen.databases), seen.skipped, part)
+    report_server.report_scope(seen.basis, seen.names, seen.skipped, part)
     if seen.statistics is None and seen.obstacle is not None:
         report_statements.report_obstacle(seen.obstacle, remembered, part)
     elif seen.statistics is not None:

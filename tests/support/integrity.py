@@ -42,11 +42,12 @@ END$$
 class Inspector:
     """Runs the module on one server with a state directory of its own."""
 
-    def __init__(self, server: PostgresServer, state: Path) -> None:
-        self.server, self.state = server, state
+    def __init__(self, server: PostgresServer, state: Path, database: str = "learning") -> None:
+        self.server, self.state, self.database = server, state, database
 
     def options(self, **options: Any) -> dict[str, Any]:
-        return {**self.server.login(), "state_dir": str(self.state), **options}
+        usual = {"state_dir": str(self.state), "databases": [self.database]}
+        return {**self.server.login(), **usual, **options}
 
     def look(self, *, check: bool = False, **options: Any) -> dict[str, Any]:
         return run_module("postgresql_integrity", self.options(**options), check=check)

@@ -21,7 +21,7 @@ from .sequences import Forecast, Sequence
 MOST_SHOWN = 20
 
 # What is remarked on until somebody settles it or accepts it, and never done by itself.
-_ACCEPT = "What is as it should be goes into {}."
+_ACCEPT = "Put what is as it should be into {}."
 
 
 class Catalogs(t.NamedTuple):
@@ -51,7 +51,6 @@ class Limits(t.NamedTuple):
 
 
 def report_catalogs(found: Catalogs, remembered: Memory, limits: Limits, part: Part) -> None:
-    _report_unread(found, part)
     report_sequences(found, remembered, limits, part)
     report_invalid(found.indexes, part)
     report_promises(found.promises, part)
@@ -61,10 +60,16 @@ def report_catalogs(found: Catalogs, remembered: Memory, limits: Limits, part: P
     report_unused(found, remembered, limits, part)
 
 
-def _report_unread(found: Catalogs, part: Part) -> None:
+def report_unread(found: Catalogs, part: Part) -> None:
+    """Databases that could not be read, or not to the end."""
     for database, why in found.unread:
-        part.check(f"catalogs of {database}", "unknown", expected="to be read", observed=why,
-                   advice="Run it again when nobody alters tables there.")  # fmt: skip
+        part.check(
+            f"database {database}",
+            "unknown",
+            expected="to be looked at",
+            observed=why,
+            advice="Run it again when nobody alters tables or makes databases there.",
+        )
 
 
 def report_sequences(found: Catalogs, remembered: Memory, limits: Limits, part: Part) -> None:
@@ -74,7 +79,7 @@ def report_sequences(found: Catalogs, remembered: Memory, limits: Limits, part: 
     seen = {one.key: sequences.forecast(one, remembered.sequences.get(one.key, []), now) for one in all_of_them}
     states = {one.key: sequences.status_of(one, seen[one.key], now, shares) for one in all_of_them}
     full = sorted((one for one in all_of_them if states[one.key] != "passed"), key=lambda one: -one.used)
-    _report_all_sequences(all_of_them, set(states.values()), limits, part)
+    _report_all_sequences(all_of_them, limits, part)
     for one in full:
         _report_sequence(one, seen[one.key], states[one.key], limits, part)
     remembered.sequences = {
@@ -82,24 +87,23 @@ def report_sequences(found: Catalogs, remembered: Memory, limits: Limits, part: 
     }
 
 
-def _report_all_sequences(found: t.Sequence[Sequence], states: t.Container[str], limits: Limits, part: Part) -> None:
+def _report_all_sequences(found: t.Sequence[Sequence], limits: Limits, part: Part) -> None:
     unreadable = [one for one in found if not one.readable]
     fullest = max(found, key=lambda one: one.used, default=None)
-    words = f"{len(found):,} sequences"
+    words = _counted(len(found), "sequence") if found else "none"
     if fullest is not None and fullest.used:
         words += f", the fullest {fullest.name} in {fullest.database} at {_percent(fullest.used)}"
-    worst = next((state for state in ("failed", "warned") if state in states), "passed")
-    advice = "Each has a check of its own."
-    if worst == "passed" and unreadable:
-        worst, advice = "unknown", "GRANT SELECT ON ALL SEQUENCES IN SCHEMA …, or GRANT pg_read_all_data."
     part.metric("fullest_sequence_ratio", round(fullest.used, 6) if fullest else 0.0, "ratio")
     part.check(
         "sequences",
-        worst,
-        expected=f"less than {limits.warn_used:.0%} used (fails from {limits.fail_used:.0%} on), and so their columns",
+        "unknown" if unreadable else "passed",
+        expected=f"less than {limits.warn_used:.0%} used (fails from {limits.fail_used:.0%} on), and so their columns; "
+        "others have a check of their own",
         observed=words + (f"; {len(unreadable)} may not be read" if unreadable else ""),
-        advice=advice,
-        evidence={"unreadable": [f"{one.name} in {one.database}" for one in unreadable[:MOST_SHOWN]]},
+        advice="GRANT SELECT ON ALL SEQUENCES IN SCHEMA …, or GRANT pg_read_all_data.",
+        evidence={"unreadable": [f"{one.name} in {one.database}" for one in unreadable[:MOST_SHOWN]]}
+        if unreadable
+        else {},
     )
 
 
@@ -167,7 +171,7 @@ def _report_identity(found: t.Sequence[t.Tuple[str, str, str]], part: Part) -> N
 def _report_keys(found: t.Sequence[t.Tuple[str, str, int]], limits: Limits, part: Part) -> None:
     remarked = [one for one in found if not matches(one[1], limits.accepted_tables)]
     accepted = len(found) - len(remarked)
-    words = _listed(f"{table} in {database} ({rows:,} rows)" for database, table, rows in remarked) or "none"
+    words = _listed(f"{table} in {database} ({_counted(rows, 'row')})" for database, table, rows in remarked) or "none"
     part.metric("tables_without_primary_key", len(found), "count")
     part.check(
         "tables without a primary key",
@@ -278,6 +282,10 @@ def _listed(names: t.Iterable[str], most: int = 5) -> str:
     """The first of *names*, and how many more there are."""
     found = list(names)
     return "; ".join(found[:most]) + (f"; and {len(found) - most:,} more" if len(found) > most else "")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float) -> str:

@@ -23,11 +23,15 @@ class Remembered(t.NamedTuple):
 
 
 class Memory(t.NamedTuple):
-    """What the last review left: when it was, and what it counted."""
+    """What the last review left: when it was, and what it counted.
+
+    A statement that is not among those remembered had taken no more than ``cutoff`` seconds by then.
+    """
 
     measured: float
     server: str
     reset: t.Optional[float]
+    cutoff: float
     statements: t.Dict[t.Tuple[str, str], Remembered]
     databases: t.Dict[str, t.Dict[str, t.Any]]
     tables: t.Dict[t.Tuple[str, str], int]
@@ -76,7 +80,8 @@ def _memory_from(kept: t.Mapping[str, t.Any]) -> Memory:
     }
     tables = {(str(one["database"]), str(one["table"])): int(one["scans"]) for one in kept["tables"]}
     reset = None if kept["reset"] is None else float(kept["reset"])
-    return Memory(float(kept["measured"]), str(kept["server"]), reset, statements, dict(kept["databases"]), tables)
+    measured, cutoff = float(kept["measured"]), float(kept["cutoff"])
+    return Memory(measured, str(kept["server"]), reset, cutoff, statements, dict(kept["databases"]), tables)
 
 
 def same_counters(memory: t.Optional[Memory], reset: t.Optional[float]) -> bool:
@@ -85,17 +90,21 @@ def same_counters(memory: t.Optional[Memory], reset: t.Optional[float]) -> bool:
 
 
 def interval_of(now: Statement, memory: t.Optional[Memory], continuous: bool) -> Interval:
-    """What *now* shows of the time since the last review.
+    """What *now* shows of the time since the last review; all of it when its counters began after that.
 
-    A statement whose counters began after it, or that was not among what is remembered, is taken as a whole.
+    Of a statement that was not worth remembering, it is what is certain: it had taken no more than the cutoff.
     """
     before = memory.statements.get(now.key) if memory else None
-    if memory is None or before is None:
-        return Interval(now, now.calls, now.seconds, None)
-    began_anew = now.since is not None and now.since > memory.measured + CLOCK_TOLERANCE
-    if not continuous or began_anew or now.calls < before.calls or now.seconds < before.seconds:
-        return Interval(now, now.calls, now.seconds, before.baseline)
-    return Interval(now, now.calls - before.calls, now.seconds - before.seconds, before.baseline)
+    baseline = before.baseline if before else None
+    began_anew = memory is None or (now.since is not None and now.since > memory.measured + CLOCK_TOLERANCE)
+    if memory is None or not continuous or began_anew:
+        return Interval(now, now.calls, now.seconds, baseline)
+    if before is None:
+        seconds = max(now.seconds - memory.cutoff, 0.0)
+        return Interval(now, round(now.calls * seconds / now.seconds) if now.seconds else 0, seconds, None)
+    if now.calls < before.calls or now.seconds < before.seconds:
+        return Interval(now, now.calls, now.seconds, baseline)
+    return Interval(now, now.calls - before.calls, now.seconds - before.seconds, baseline)
 
 
 def is_slower(one: Interval, rules: Rules) -> bool:
@@ -115,11 +124,17 @@ def next_baseline(one: Interval, rules: Rules) -> t.Optional[float]:
     return one.mean
 
 
-def worth_remembering(intervals: t.Sequence[Interval], most: int) -> t.List[Interval]:
-    """Those that took most time, and those that are called most: the ones whose slowing down would be felt."""
+def worth_remembering(intervals: t.Sequence[Interval], most: int) -> t.Tuple[t.List[Interval], float]:
+    """Those that took most time, ever and since the last review, and those that are called most; and the cutoff.
+
+    They are the ones whose slowing down would be felt. The cutoff is the time that none of the others has taken.
+    """
+    ever = sorted(intervals, key=lambda one: -one.statement.seconds)
     by_time = sorted(intervals, key=lambda one: -one.seconds)[:most]
     by_calls = sorted(intervals, key=lambda one: -one.calls)[:most]
-    return list({one.statement.key: one for one in [*by_time, *by_calls]}.values())
+    kept = {one.statement.key: one for one in [*ever[:most], *by_time, *by_calls]}
+    cutoff = max((one.statement.seconds for one in ever if one.statement.key not in kept), default=0.0)
+    return list(kept.values()), cutoff
 
 
 def remembered_statements(intervals: t.Sequence[Interval], rules: Rules) -> t.List[t.Dict[str, t.Any]]:
