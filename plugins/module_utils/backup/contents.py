@@ -57,10 +57,8 @@ class Look(t.NamedTuple):
 def look_at(backup: Backup) -> Look:
     """Read the manifests of *backup*, which have to be as they were written, and list what is there."""
     entries = {e["path"]: Expected(e["bytes"], e["sha256"]) for e in backup.metadata["files"]}
-    found: dict[str, os.stat_result] = {}
-    directories: set[str] = set()
-    _walk(backup.directory, "", found, directories)
-    look = Look(backup, entries, found, directories, {}, [])
+    look = Look(backup, entries, {}, set(), {}, [])
+    _walk(look, "")
     if FILES_MANIFEST in entries:
         sources = _manifest(look, FILES_MANIFEST) or []
         for number, source in enumerate(sources):
@@ -95,15 +93,18 @@ def _manifest(look: Look, path: str) -> t.Any:
     return json.loads(raw)
 
 
-def _walk(directory: str, below: str, found: dict[str, os.stat_result], directories: set[str]) -> None:
-    with os.scandir(os.path.join(directory, below)) as entries:
-        for entry in entries:
-            path = os.path.join(below, entry.name)
-            if entry.is_dir(follow_symlinks=False):
-                directories.add(path)
-                _walk(directory, path, found, directories)
-            else:
-                found[path] = entry.stat(follow_symlinks=False)
+def _walk(look: Look, below: str) -> None:
+    try:
+        with os.scandir(look.path(below)) as entries:
+            for entry in entries:
+                path = os.path.join(below, entry.name)
+                if entry.is_dir(follow_symlinks=False):
+                    look.directories.add(path)
+                    _walk(look, path)
+                else:
+                    look.found[path] = entry.stat(follow_symlinks=False)
+    except OSError as error:
+        look.problems.append(Problem("", f"the directory {shown(below) or '.'}: {error.strerror}"))
 
 
 # -- the differences, each found by a function of its own: see STEPS --

@@ -60,7 +60,8 @@ def examine(
         if readings:
             for problem in found:
                 readings.forget(problem.path)
-            readings.keep_only(look.expected)
+            if not look.problems:
+                readings.keep_only(look.expected)
             readings.save(damaged=bool(found))
     since = readings.since() if readings and not outcome.left_bytes else 0.0
     return Examined(_words(found), outcome.bytes, outcome.left_bytes, since)
