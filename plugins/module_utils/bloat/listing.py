@@ -16,7 +16,8 @@ from .model import BloatSettings, IndexFacts
 # Codes of errors that say that something was dropped or is locked: by then it may be gone or free, so ask again.
 LOCKED = "55P03"
 VANISHED = ("42P01", "42704", "3F000", "XX000")
-_TRIES = 5
+_LOCKED_TRIES = 3
+_VANISHED_TRIES = 30  # where tables come and go all the time, every other attempt may fail
 
 # Sizes and definitions are asked under an ACCESS SHARE lock: not where somebody has an ACCESS EXCLUSIVE one, or waits
 # for it.
@@ -91,13 +92,15 @@ def list_indexes(connection: t.Any, settings: BloatSettings, oid: t.Optional[int
 
 def asked_again(connection: t.Any, statement: str, parameters: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]]:
     """The rows of *statement*: asked again when something was dropped, or locked, while they were read."""
-    for attempt in range(_TRIES):
+    locked = vanished = 0
+    while True:
         try:
             return postgresql.query(connection, statement, parameters)
         except QueryError as error:
-            if error.sqlstate not in (LOCKED, *VANISHED) or attempt == _TRIES - 1:
+            locked += error.sqlstate == LOCKED
+            vanished += error.sqlstate in VANISHED
+            if error.sqlstate not in (LOCKED, *VANISHED) or locked == _LOCKED_TRIES or vanished == _VANISHED_TRIES:
                 raise
-    raise AssertionError("every attempt returns or raises")
 
 
 def _is_chosen(row: t.Mapping[str, t.Any], settings: BloatSettings) -> bool:
