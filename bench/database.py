@@ -275,6 +275,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="of the data; 1 is about 2.8 GB")
     parser.add_argument("--bin-dir", type=Path, default=DEBIAN if DEBIAN.exists() else embedded_bin_dir())
     parser.add_argument("--directory", type=Path, help="where to work, and to keep the snapshot for the next time")
+    parser.add_argument(
+        "--warm", action="store_true", help="leave the cache and the disk alone: a trial, no measurement"
+    )
     parser.add_argument("--rate", type=int, default=60, help="transactions a second of the load")
     parser.add_argument("--warm-up", type=float, default=2.0, help="seconds that the load runs alone")
     parser.add_argument("--hold", type=float, default=12.0, help="seconds that the old snapshot is kept")
@@ -285,7 +288,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str]) -> Bench:
     arguments = parse(argv)
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="wellkept-bench-"))
-    cluster = BenchCluster(directory, arguments.bin_dir, arguments.scale)
+    cluster = BenchCluster(directory, arguments.bin_dir, arguments.scale, arguments.warm)
     try:
         free, needed = shutil.disk_usage(directory).free, int(12e9 * arguments.scale)
         assert free > needed, f"{free / MEGA:.0f} MB free in {directory}, {needed / MEGA:.0f} MB are needed"

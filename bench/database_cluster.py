@@ -53,9 +53,10 @@ class Io(NamedTuple):
 class BenchCluster:
     """A server in *directory*/run, and what it is restored from in *directory*/snapshot."""
 
-    def __init__(self, directory: Path, bin_dir: Path, scale: float) -> None:
+    def __init__(self, directory: Path, bin_dir: Path, scale: float, warm: bool = False) -> None:
         self.directory = directory
         self.scale = scale
+        self.warm = warm
         self.snapshot = directory / "snapshot"
         (directory / "run").mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
@@ -106,7 +107,7 @@ class BenchCluster:
 
     def _fresh_sizes(self) -> dict[str, int]:
         """What each index measures when it is made anew: the truth about bloat, in nobody's formula."""
-        self._start("-c", "fsync=off")
+        self._start("fsync=off")
         for database in database_data.DATABASES:
             self.server.sql(f"REINDEX DATABASE {database}", database)
         sizes = self.index_sizes()
@@ -129,7 +130,9 @@ class BenchCluster:
     def restore(self) -> int | None:
         """Start from the snapshot again, with nothing of it in the page cache; returns the bytes that still are."""
         copy_changes(self.snapshot / "data", self.server.data)
-        subprocess.run(["sync", "-f", str(self.server.data)], check=True)
+        if self.warm:
+            self._start("fsync=off")
+            return None
         files = [path for path in self.server.data.rglob("*") if path.is_file()]
         for path in files:
             forget(path)
@@ -140,12 +143,9 @@ class BenchCluster:
     def stop(self) -> None:
         self.server.stop("fast")
 
-    def _start(self, *options: str) -> None:
-        with (self.server.data / "postgresql.auto.conf").open("w") as stream:
-            stream.write(f"port = {self.server.port}\n")
-            stream.writelines(
-                f"{name} = '{value}'\n" for name, value in (option.split("=") for option in options if "=" in option)
-            )
+    def _start(self, *settings: str) -> None:
+        lines = [f"port = {self.server.port}", *settings]
+        (self.server.data / "postgresql.auto.conf").write_text("\n".join(lines) + "\n")
         self.server.start()
 
     # -- what it costs -------------------------------------------------------------------------------------------------
@@ -229,6 +229,8 @@ def forget(path: Path) -> None:
     """Drop the file from the page cache: of this file alone, so that other work on the machine is not disturbed."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        # What has not been written yet is not dropped.
+        os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)

@@ -9,7 +9,21 @@ import pytest
 from support.modules import ROOT
 from support.postgresql import embedded_bin_dir
 
-QUICK = ["--runs", "1", "--scale", "0.01", "--rate", "60", "--warm-up", "0.3", "--hold", "1", "--repetitions", "1"]
+QUICK = [
+    "--runs",
+    "1",
+    "--scale",
+    "0.01",
+    "--rate",
+    "60",
+    "--warm-up",
+    "0.3",
+    "--hold",
+    "1",
+    "--repetitions",
+    "1",
+    "--warm",
+]
 
 
 @pytest.fixture(scope="module")
