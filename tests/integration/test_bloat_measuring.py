@@ -243,8 +243,8 @@ def test_tables_and_indexes_that_come_and_go_all_the_time_do_not_fail_the_run(se
     try:
         with session(server) as connection:
             for _time in range(15):
-                measure_indexes(connection, BloatSettings(), Remembered())
-                measure_tables(connection, BloatSettings())
+                measure_indexes(connection, BloatSettings(catalogs=False), Remembered())
+                measure_tables(connection, BloatSettings(catalogs=False))
     finally:
         stop.set()
         worker.join(60)

@@ -13,22 +13,22 @@ from support.postgresql import PostgresServer
 
 POINTS = 0.03  # how far a measured ratio may be from the truth
 SAMPLED_POINTS = 0.05
-SAMPLED_ABOVE = 1024**2
+SAMPLED_ABOVE = 1000 * 1024
 
 # An index of each kind of life, on a table of its own: how it comes to be, and what is then done to its table.
 LIVES = {
     "random_delete": ("id", "DELETE FROM {t} WHERE hashint4(id) % 3 <> 0"),
-    "range_delete": ("id", "DELETE FROM {t} WHERE id <= 90000"),
+    "range_delete": ("id", "DELETE FROM {t} WHERE id <= 54000"),
     "deduplicated": ("id / 50", "DELETE FROM {t} WHERE hashint4(id) % 3 <> 0"),
     "healthy": ("id", ""),
     "healthy_deduplicated": ("id / 50", ""),
     "hot_updates": ("id", "UPDATE {t} SET note = 'b'; VACUUM {t}; UPDATE {t} SET note = 'c'"),
-    "moved_keys": ("id", "UPDATE {t} SET id = id + 100000; VACUUM {t}; UPDATE {t} SET id = id + 100000"),
-    "insert_only": ("id", "INSERT INTO {t} SELECT g, 'a' FROM generate_series(100001, 150000) g"),
-    "random_inserts": ("md5(id::text)", "INSERT INTO {t} SELECT g, 'a' FROM generate_series(100001, 200000) g"),
+    "moved_keys": ("id", "UPDATE {t} SET id = id + 60000; VACUUM {t}; UPDATE {t} SET id = id + 60000"),
+    "insert_only": ("id", "INSERT INTO {t} SELECT g, 'a' FROM generate_series(60001, 90000) g"),
+    "random_inserts": ("md5(id::text)", "INSERT INTO {t} SELECT g, 'a' FROM generate_series(60001, 120000) g"),
     "texts": ("md5(id::text)", "DELETE FROM {t} WHERE id % 2 = 0"),
     "emptied": ("id", "DELETE FROM {t}"),
-    "nearly_emptied": ("id", "DELETE FROM {t} WHERE id <> 77777"),
+    "nearly_emptied": ("id", "DELETE FROM {t} WHERE id <> 44444"),
 }
 
 
@@ -38,7 +38,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
         for name, (key, _change) in LIVES.items():
             running.sql(
                 f"CREATE TABLE {name} (id int, note text) WITH (fillfactor = 50);"
-                f"INSERT INTO {name} SELECT g, 'a' FROM generate_series(1, 100000) g;"
+                f"INSERT INTO {name} SELECT g, 'a' FROM generate_series(1, 60000) g;"
                 f"CREATE INDEX {name}_key ON {name} (({key}))"
             )
         for name, (_key, change) in LIVES.items():
@@ -54,7 +54,7 @@ def by_pgstatindex(server: PostgresServer) -> dict[str, IndexBloat]:
 
 @pytest.fixture(scope="module")
 def by_sampling(server: PostgresServer) -> dict[str, IndexBloat]:
-    return measured(server, sample_above_bytes=SAMPLED_ABOVE, sample_pages=150)
+    return measured(server, sample_above_bytes=SAMPLED_ABOVE, sample_pages=120)
 
 
 @pytest.fixture(scope="module")
