@@ -163,6 +163,14 @@ def test_a_watch_connection_that_does_not_answer_cancels_the_work(server: Postgr
     assert pair.run("SELECT 1", max_block=1).ended == "done"
 
 
+def test_a_rebuild_that_an_old_snapshot_keeps_waiting_gives_up_in_the_end(server: PostgresServer, pair: Pair) -> None:
+    with old_snapshot(server):
+        watched = pair.run(REINDEX, max_block=1, max_held_up=0.3)
+    assert watched.ended == "waiting", watched
+    assert watched.held_up >= 0.3
+    drop_leftovers(server)
+
+
 def test_the_time_that_is_left_ends_it(pair: Pair) -> None:
     watched = pair.run("SELECT pg_catalog.pg_sleep(100)", max_block=1, timeout=0.3)
     assert watched.ended == "timeout", watched

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure import IndexBloat
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import Look, Other, why_stop
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import (
+    Look,
+    Other,
+    why_stop,
+    why_wait_no_longer,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.catalog import lost
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.decision import (
@@ -283,6 +288,18 @@ def test_a_rebuild_makes_way_after_the_longest_bearable_wait_and_for_autovacuum_
     assert why_stop(Look((other(0.0, "autovacuum worker"),), (), 10.0), "", 10.1, 1.0)[0] == "autovacuum"
     assert why_stop(Look((), (other(0.0, "autovacuum worker"),), 10.0), "", 10.1, 1.0)[0] == "autovacuum"
     assert why_stop(Look((), (other(99.0),), 10.0), "", 10.1, 1.0) == ("", ""), "it may wait for others itself"
+
+
+def test_a_rebuild_waits_for_others_no_longer_than_it_has_worked_and_some_seconds_in_any_case() -> None:
+    waits = Look((), (other(99.0),), 10.0)
+    assert why_wait_no_longer(waits, 9.0, 9.5, 10.0) == ("", "")
+    assert why_wait_no_longer(waits, 10.5, 11.0, 10.0) == (
+        "waiting",
+        "it had waited 10.5 s for process 11 (shop, role app)",
+    )
+    assert why_wait_no_longer(waits, 60.0, 180.0, 10.0) == ("", ""), "two minutes of work would be lost"
+    assert why_wait_no_longer(waits, 121.0, 240.0, 10.0)[0] == "waiting"
+    assert why_wait_no_longer(Look((), (), 10.0), 121.0, 240.0, 10.0) == ("", ""), "it goes on"
 
 
 def test_a_rebuild_never_runs_unwatched() -> None:

@@ -11,6 +11,7 @@ reach at once, decides. When the looks stop coming the statement is cancelled to
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import typing as t
@@ -71,7 +72,8 @@ class Watched(t.NamedTuple):
     """How a watched statement ended.
 
     ``ended`` is ``done``; ``blocking`` (somebody had waited on it too long), ``autovacuum`` (it made way for one),
-    ``timeout``, ``unwatched`` or ``cancelled`` (by somebody else), all of which a later try may overcome; or
+    ``waiting`` (it had waited too long itself), ``timeout``, ``unwatched`` or ``cancelled`` (by somebody else), all of
+    which a later try may overcome; or
     ``failed``, with the server's own words in ``error``. ``reason`` says it in words. ``longest_wait`` is the longest
     that anybody waited on it, in seconds; ``held_up`` how long the statement itself waited for others. ``watch_lost``:
     the connection that watched must not be used again. ``rows`` is what the statement answered when it was done.
@@ -94,11 +96,13 @@ def run_watched(
     *,
     max_block: float,
     timeout: float = 0.0,
+    max_held_up: float = math.inf,
     look_every: float = LOOK_EVERY,
 ) -> Watched:
     """Run *statement* on the connection *work* while *watch* looks that nobody waits on it for longer than *max_block*.
 
-    *timeout* of 0 (or infinite) means none. Both connections are in autocommit mode and go to the same server. Raises
+    *timeout* of 0 (or infinite) means none. It is also cancelled when it waits for others for longer than it has
+    worked, and than *max_held_up*. Both connections are in autocommit mode and go to the same server. Raises
     MaintenanceError when *watch* cannot look at all: then nothing was begun. Being stopped (see ``stopping.py``)
     cancels the statement and waits until the server has ended it.
     """
@@ -114,7 +118,10 @@ def run_watched(
         watcher.start()
         job.start()
         while not job.done.wait(_TICK):
-            stopped = why_stop(watcher.last, watcher.problem, time.monotonic(), bearable)
+            now = time.monotonic()
+            stopped = why_stop(watcher.last, watcher.problem, now, bearable)
+            if not stopped[0]:
+                stopped = why_wait_no_longer(watcher.last, watcher.held_up, now - began, max_held_up)
             if stopped[0]:
                 break
     finally:
@@ -153,6 +160,16 @@ def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[st
     longest = max(look.waiting, key=lambda other: other.seconds, default=None)
     if longest is not None and longest.seconds > max_block:
         return "blocking", f"{describe(longest)} had waited {human_seconds(longest.seconds)} on it"
+    return "", ""
+
+
+def why_wait_no_longer(look: Look, held_up: float, seconds: float, max_held_up: float) -> tuple[str, str]:
+    """Why a statement is to be cancelled that was *held_up* by others in its *seconds*; else two empty texts.
+
+    It may wait for as long as it has worked, lest long work is lost to a short wait, and for *max_held_up* in any case.
+    """
+    if look.holding and held_up > max(max_held_up, seconds - held_up):
+        return "waiting", f"it had waited {human_seconds(held_up)} for {describe(look.holding[0])}"
     return "", ""
 
 
@@ -322,9 +339,13 @@ class Pair:
             self._watch = self._open()
         return self._watch
 
-    def run(self, statement: t.Any, *, max_block: float, timeout: float = 0.0) -> Watched:
+    def run(
+        self, statement: t.Any, *, max_block: float, timeout: float = 0.0, max_held_up: float = math.inf
+    ) -> Watched:
         """See :func:`run_watched`."""
-        watched = run_watched(self.work, self.watch, statement, max_block=max_block, timeout=timeout)
+        watched = run_watched(
+            self.work, self.watch, statement, max_block=max_block, timeout=timeout, max_held_up=max_held_up
+        )
         if watched.watch_lost:
             # Not closed here: a thread may still wait for its answer, and closes it by forgetting it.
             self._watch = None

@@ -20,6 +20,8 @@ from .settings import Settings
 
 GIN_CHECK = 180000  # the version whose amcheck knows GIN
 
+_MAX_HELD_UP = 10.0
+
 _STATISTICS = """
 SELECT (SELECT count(*) FROM pg_catalog.pg_stats s WHERE s.schemaname = %s AND s.tablename = %s) AS columns,
        (SELECT c.reltuples FROM pg_catalog.pg_class c WHERE c.oid = %s::oid) AS rows
@@ -173,7 +175,7 @@ def _refresh_statistics(pair: Pair, task: Task, oid: int, proof: Proof, settings
 
 def _patiently(pair: Pair, statement: t.Any, settings: Settings) -> Watched:
     """Run *statement* watched; once more when somebody had to be let through."""
-    watched = pair.run(statement, max_block=settings.max_block)
+    watched = pair.run(statement, max_block=settings.max_block, max_held_up=_MAX_HELD_UP)
     if watched.ended in ("blocking", "autovacuum", "unwatched"):
-        watched = pair.run(statement, max_block=settings.max_block)
+        watched = pair.run(statement, max_block=settings.max_block, max_held_up=_MAX_HELD_UP)
     return watched

@@ -28,12 +28,14 @@ from .upserts import Statements
 
 # After a rebuild that had to make way: 1, 2, 4 … seconds, at most this many.
 LONGEST_PAUSE = 60.0
+# A transaction that began meanwhile may keep a rebuild waiting at its end, and all others behind it.
+MAX_HELD_UP = 10.0
 _DROP_TRIES = 4
 # What we leave behind is cleaned up even when the window is over.
 _DROP_WITHIN = 30.0
 
 # The rebuild made way for a reason that may be gone later. Who cancels it by hand does not want it back at once.
-_TRY_AGAIN = ("blocking", "autovacuum", "unwatched")
+_TRY_AGAIN = ("blocking", "autovacuum", "waiting", "unwatched")
 _TRY_AGAIN_AFTER = ("40P01", "57P02", "57P03", "")  # deadlock, the server crashed, it starts, the connection was lost
 # Two rows with one key, or damaged pages: the rebuild has found that the table or the index is not sound.
 _UNSOUND = ("23505", "XX001", "XX002")
@@ -178,7 +180,7 @@ def rebuild(pair: Pair, task: Task, crew: Crew) -> Watched:
     written = _wal_position(pair.work)
     settings = crew.around.settings
     try:
-        watched = pair.run(statement, max_block=settings.max_block, timeout=crew.budget.left())
+        watched = pair.run(statement, max_block=settings.max_block, timeout=crew.budget.left(), max_held_up=MAX_HELD_UP)
     except BaseException:
         with contextlib.suppress(MaintenanceError):
             clear_leftovers(pair, crew, task.target.table_oid)
