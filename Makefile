@@ -40,6 +40,10 @@ test: setup-test ## Run every test that needs no container
 test-long: setup-test ## Run the tests that take minutes
 	@python -m pytest -m long $(PYTEST_ARGS)
 
+.PHONY: test-checks
+test-checks: setup-test ## Switch off each check of backup verification, and see that a test notices
+	@scripts/without_each_check
+
 .PHONY: lint
 lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
 	@ruff check .
