@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat import ways
+from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat import tables, ways
 from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure import (
     BloatSettings,
     measure_index,
@@ -337,7 +337,12 @@ def test_a_session_that_the_server_ends_is_an_error_and_not_a_measurement(
     kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wellkept test'"
     monkeypatch.setattr(ways, "measure_by", meanwhile(ways.measure_by, dropping(server, [kill])))
     with pytest.raises(MaintenanceError):
-        measured(server)
+        measured(server, tables=("public.ended",))
+    with session(server) as connection:
+        judge = tables.judge
+        monkeypatch.setattr(tables, "judge", lambda *facts: server.sql(kill) and judge(*facts))
+        with pytest.raises(MaintenanceError):
+            measure_tables(connection, BloatSettings(catalogs=False))
 
 
 def test_a_damaged_index_is_named_and_does_not_fail_the_others(server: PostgresServer) -> None:

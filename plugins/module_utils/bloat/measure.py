@@ -19,7 +19,7 @@ from .listing import LOCKED, list_indexes
 from .model import BloatSettings, Finding, IndexBloat, IndexFacts, joined, nothing
 from .reach import reach_of, unmeasurable, way_for
 from .remembered import Remembered
-from .session import holder_of, is_lost, limited
+from .session import holder_of, limited
 
 __all__ = ["BloatSettings", "IndexBloat", "measure_index", "measure_indexes"]
 
@@ -103,8 +103,6 @@ def _once(way: str, context: ways.Context, facts: IndexFacts, locked: t.Set[int]
     try:
         found = ways.measure_by(way, context, facts)
     except QueryError as error:
-        if is_lost(context.connection, error):
-            raise
         if error.sqlstate == LOCKED:
             locked.add(facts.table_oid)
             return _held(context, facts), True
