@@ -16,6 +16,10 @@ ACTIVITIES = {
     "backup",
     "backup_verification",
     "restore_test",
+    "database_vacuum",
+    "database_reindex",
+    "database_integrity",
+    "query_review",
 }
 
 
