@@ -95,6 +95,20 @@ def bloat(server: PostgresServer, dbname: str, pattern: str = "%") -> list[str]:
     return names
 
 
+def reindex_options(server: PostgresServer, state_dir: Path, dbname: str, **others: Any) -> dict[str, Any]:
+    """Options under which the small bloated indexes of tests are worth a rebuild."""
+    return {
+        **server.login(),
+        "state_dir": str(state_dir),
+        "databases": [dbname],
+        "min_gain": "8KiB",
+        "min_free_bytes": "1MiB",
+        "unique_indexes": "always",
+        "retry_for": "0",
+        **others,
+    }
+
+
 # -- what must be the same afterwards --
 
 _DEFINITIONS = """
