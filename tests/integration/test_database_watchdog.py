@@ -208,3 +208,56 @@ def test_no_cancellation_reaches_the_statement_after_the_one_it_was_meant_for(
     for _ in range(20):
         assert run_watched(pair.work, pair.watch, "SELECT pg_catalog.pg_sleep(100)", max_block=1).ended == "blocking"
         assert value(pair.work, "SELECT count(*) FROM generate_series(1, 20000)") == 20000
+
+
+# One page a tenth of a second, so that it is at work for as long as the test looks.
+SLOWLY = "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1"
+BUSY = "EXISTS (SELECT FROM pg_stat_progress_vacuum WHERE relid = 'public.{}'::regclass)"
+
+
+@pytest.fixture(scope="module")
+def vacuuming() -> Iterator[PostgresServer]:
+    """A server whose autovacuum comes every second."""
+    with postgres_server({"autovacuum_naptime": "1s"}) as running:
+        running.sql(
+            "CREATE TABLE course (id int PRIMARY KEY, filler text) WITH (autovacuum_vacuum_threshold = 1, "
+            f"autovacuum_vacuum_scale_factor = 0, fillfactor = 10, {SLOWLY})"
+        )
+        running.sql("CREATE TABLE exam (id int) WITH (autovacuum_freeze_max_age = 100000)")
+        running.sql(
+            "CREATE PROCEDURE spend(transactions int) LANGUAGE plpgsql AS 'BEGIN FOR i IN 1..transactions LOOP "
+            "PERFORM pg_current_xact_id(); COMMIT; END LOOP; END'"
+        )
+        yield running
+
+
+@contextmanager
+def pair_on(server: PostgresServer) -> Iterator[Pair]:
+    login = {"login_host": "", "login_db": "postgres", "login_password": "", **server.login()}
+    with Pair(lambda: open_session(login, "postgres", purpose="watchdog")) as opened:
+        assert opened.work.info.backend_pid != opened.watch.info.backend_pid
+        yield opened
+
+
+def test_an_autovacuum_at_work_on_the_table_is_not_driven_away(vacuuming: PostgresServer) -> None:
+    vacuuming.sql("INSERT INTO course SELECT g, repeat('x', 500) FROM generate_series(1, 2000) g")
+    vacuuming.sql("UPDATE course SET filler = 'y'")
+    until(vacuuming, BUSY.format("course"))
+    worker = vacuuming.sql("SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'course'::regclass")[0][0]
+    with pair_on(vacuuming) as pair:
+        watched = pair.run("REINDEX INDEX CONCURRENTLY public.course_pkey", max_block=LONG)
+    assert watched.ended == "autovacuum", watched
+    assert f"(process {worker})" in watched.reason
+    assert vacuuming.sql("SELECT pid FROM pg_stat_progress_vacuum WHERE relid = 'course'::regclass") == [(worker,)]
+
+
+def test_an_autovacuum_that_prevents_wraparound_is_let_through_at_once(vacuuming: PostgresServer) -> None:
+    lock = "DO 'BEGIN LOCK TABLE public.exam IN SHARE UPDATE EXCLUSIVE MODE; PERFORM pg_sleep(600); END'"
+    with pair_on(vacuuming) as pair:
+        running = Background(lambda: pair.run(lock, max_block=LONG))
+        until(vacuuming, "EXISTS (SELECT FROM pg_locks WHERE relation = 'public.exam'::regclass AND granted)")
+        vacuuming.sql("CALL spend(110000)")
+        watched: Watched = running.end()
+    assert watched.ended == "autovacuum", watched
+    assert "waited for the table" in watched.reason
+    until(vacuuming, "age(relfrozenxid) < 100000 FROM pg_class WHERE relname = 'exam'")

@@ -197,6 +197,34 @@ def test_what_cannot_end_within_the_window_is_left_with_that_reason(bloated: Rei
     assert "of the window will be left" in checks_by_name(shown)["bloat of shop.public.course_name"]["observed"]
 
 
+def test_the_end_of_the_window_ends_a_rebuild_and_nothing_is_left(site: ReindexSite) -> None:
+    before = site.indexes()
+    with site.closed_gate():
+        shown = site.run(tables=["public.gated"], time_budget="5s", retry_for="60s")
+    assert "the time that was left for it" in checks_by_name(shown)["bloat of shop.public.gated_id"]["observed"]
+    assert shown["metrics"]["cancelled_rebuilds"]["value"] == 1
+    assert shown["metrics"]["rebuilt_indexes"]["value"] == 0
+    assert site.indexes() == before
+
+
+def test_two_rows_with_one_key_that_a_rebuild_finds_are_told_as_damage(bloated: ReindexSite) -> None:
+    site = bloated
+    blind = "UPDATE pg_index SET indisready = {}, indisvalid = {} WHERE indexrelid = 'course_pkey'::regclass"
+    site.make(blind.format("false", "false"))
+    site.make("INSERT INTO course VALUES (10, 'twice')")
+    site.make(blind.format("true", "true"))
+    before = site.indexes()
+    shown = site.run(**only())
+    assert shown["failed"]
+    check = checks_by_name(shown)["soundness of shop.public.course_pkey"]
+    assert check["status"] == "failed"
+    assert "could not create unique index" in check["observed"]
+    assert rebuilt(shown) == ["shop.public.course_name"]
+    assert {name: facts for name, facts in site.indexes().items() if name != "public.course_name"} == {
+        name: facts for name, facts in before.items() if name != "public.course_name"
+    }
+
+
 def test_somebody_who_waits_on_a_rebuild_is_let_through_and_the_rebuild_is_tried_again(site: ReindexSite) -> None:
     before = site.indexes()
     with site.closed_gate() as open_gate:
