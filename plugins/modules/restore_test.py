@@ -81,6 +81,20 @@ options:
     description: Restore the dump of every database too, and compare its content.
     type: bool
     default: true
+  target:
+    description:
+      - How far to go. V(backup) is the point at which the content of the newest backup was recorded.
+      - V(newest) goes on, in a second scratch cluster, to the last commit in the WAL archive, looks for the marker rows
+        that must be there, asks the assertions and lets C(pg_amcheck) look again. The RPO is then the age of that
+        commit, and the RTO the time of that restore.
+      - V(time:2026-11-21T03:00:00+01:00), V(lsn:0/3000060), V(name:before_upgrade) and V(before_xid:1234) go to that
+        point instead, from the newest backup before it. V(before_xid) is just before that transaction was committed.
+    type: str
+    default: backup
+  wal_archive:
+    description: The WAL archive, as given to M(wellkept.maintenance.backup); needed for any target but V(backup).
+    type: path
+    default: ""
   assertions:
     description: Queries of the application's own that must give an expected value in the restored cluster.
     type: list
@@ -114,6 +128,14 @@ author:
 """
 
 EXAMPLES = r"""
+- name: Prove the newest backup, and that the WAL archive leads on to the last commit
+  wellkept.maintenance.restore_test:
+    repository: /var/backups/wellkept
+    login_unix_socket: /run/postgresql
+    wal_archive: /var/lib/postgresql/wal_archive
+    target: newest
+    rpo_target: 15m
+
 - name: Prove the newest backup
   wellkept.maintenance.restore_test:
     repository: /var/backups/wellkept
@@ -168,6 +190,7 @@ artifacts:
 
 import os
 import typing as t
+from contextlib import nullcontext
 from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
@@ -179,6 +202,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     parse_time,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.files import sha256_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
@@ -188,7 +212,9 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql im
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds, parse_duration
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import live_cluster, scratch_directory
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.aim import Aim, take_aim
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.point_test import prove_target, read_target
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
@@ -206,6 +232,8 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "amcheck": {"type": "bool", "default": True},
     "heap_all_indexed": {"type": "bool", "default": False},
     "restore_dump": {"type": "bool", "default": True},
+    "target": {"type": "str", "default": "backup"},
+    "wal_archive": {"type": "path", "default": ""},
     "assertions": {
         "type": "list",
         "elements": "dict",
@@ -228,6 +256,8 @@ PROGRAMS = (
     "pg_restore",
 )
 CLOCK_TOLERANCE = 300.0
+
+Beyond = t.Callable[[Plan, Part], t.Optional[float]]
 
 
 class State(t.NamedTuple):
@@ -258,6 +288,8 @@ def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> St
 def closeness(params: t.Dict[str, t.Any]) -> t.List[str]:
     """What the options ask to look at, beyond what is always looked at."""
     names = [name for name in ("amcheck", "heap_all_indexed", "restore_dump") if params[name]]
+    if params["target"] != "backup":
+        names.append(f"the target {params['target']}")
     return names + [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
 
 
@@ -295,9 +327,12 @@ def check_repository(state: State, repository: Repository, part: Part) -> None:
         )
 
 
-def check_targets(state: State, rto: t.Optional[float], params: t.Dict[str, t.Any], now: datetime, part: Part) -> None:
+def check_targets(
+    state: State, rto: t.Optional[float], params: t.Dict[str, t.Any], part: Part, until: t.Optional[datetime] = None
+) -> None:
     """What would be lost now, and how long a restore takes, against their targets."""
-    created = parse_time(state.backup.metadata["marker"]["created"])
+    now = datetime.now(timezone.utc)
+    created = until or parse_time(state.backup.metadata["marker"]["created"])
     rpo = (now - created).total_seconds()
     part.metric("rpo_seconds", round(rpo, 3), "seconds")
     target = parse_duration(params["rpo_target"])
@@ -355,19 +390,70 @@ def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bi
     )
 
 
-def act(plan: Plan, repository: Repository, wanted: t.List[str], before: str, part: Part) -> t.Optional[float]:
-    """Carry out the restore test, and keep its proof, or take back an older one that it has disproven."""
+def act(
+    plan: Plan, repository: Repository, wanted: t.List[str], before: str, part: Part, *, beyond: Beyond
+) -> t.Optional[float]:
+    """Carry out the restore test, and keep its proof, or take back an older one that it has disproven.
+
+    A target beyond the backup that cannot be reached does not disprove the backup.
+    """
     label = plan.backup.label
     with repository.in_use(label, dict(plan.holder)):
         rto = prove(plan, part)
         compared = bool(plan.backup.metadata["fingerprints"])
         if rto is not None and compared and not part.failures():
-            facts = {"rto_seconds": rto, "looked_at": wanted, "run": plan.holder["run"]}
+            reached = beyond(plan, part)
+            looked_at = [name for name in wanted if reached is not None or not name.startswith("the target ")]
+            rto = reached if reached is not None else rto
+            facts = {"rto_seconds": rto, "looked_at": looked_at, "run": plan.holder["run"]}
             keep_proof(plan, repository, facts, before, part)
         elif before != "none" and any(not check["name"].startswith("room ") for check in part.failures()):
             os.unlink(repository.proof_path(label))
             part.change("proof", label, before, "disproven and removed")
     return rto
+
+
+def aim_at(params: t.Dict[str, t.Any], repository: Repository, state: State, bin_dir: str) -> Aim:
+    """The target beyond the backup, the backup that leads there, and its WAL."""
+    identifier = str(state.backup.metadata["system_identifier"])
+    backups = [one for one in repository.backups() if str(one.metadata["system_identifier"]) == identifier]
+    target = read_target(params["target"])
+    archive = directory_of(params["wal_archive"], identifier)
+    return take_aim(target, backups, repository, archive=archive, bin_dir=bin_dir)
+
+
+def go_beyond(params: t.Dict[str, t.Any], repository: Repository, state: State) -> Beyond:
+    """What restores to the target beyond the backup; it gives the seconds, or None where it was not reached."""
+
+    def beyond(plan: Plan, part: Part) -> t.Optional[float]:
+        if params["target"] == "backup":
+            return None
+        try:
+            aim = aim_at(params, repository, state, plan.bin_dir)
+            with repository.in_use(aim.backup.label, dict(plan.holder)) if aim.backup != plan.backup else nullcontext():
+                seconds = prove_target(plan, aim, directory_of(params["wal_archive"], aim.wal.identifier), part)
+        except MaintenanceError as error:
+            part.require(
+                f"restore to the target {params['target'].partition(':')[0]}",
+                False,
+                expected=error.expected,
+                observed=f"{error.what}: {error.observed}",
+                advice=error.advice,
+            )
+            return None
+        return None if part.failures() else seconds
+
+    return beyond
+
+
+def restorable_until(
+    params: t.Dict[str, t.Any], repository: Repository, state: State, bin_dir: str
+) -> t.Optional[datetime]:
+    """When the last commit was made that the WAL archive leads to, where that is the target."""
+    if params["target"] != "newest":
+        return None
+    newest = aim_at(params, repository, state, bin_dir).newest
+    return newest.time if newest else None
 
 
 def keep_proof(plan: Plan, repository: Repository, facts: t.Dict[str, t.Any], before: str, part: Part) -> None:
@@ -405,11 +491,19 @@ def work(module: AnsibleModule, part: Part) -> None:
         version = int(metadata["server_version"])
         engine = open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
         plan = make_plan(module, state, engine, base, bin_dir)
-        rto = act(plan, repository, wanted, before, part)
-    check_targets(state, rto, params, datetime.now(timezone.utc), part)
+        rto = act(plan, repository, wanted, before, part, beyond=go_beyond(params, repository, state))
+    check_targets(state, rto, params, part, restorable_until(params, repository, state, bin_dir))
 
 
-def refuse_bad_durations(module: AnsibleModule) -> None:
+def refuse_bad_options(module: AnsibleModule) -> None:
+    target = read_target(module.params["target"])
+    if target.kind != "backup" and not module.params["wal_archive"]:
+        raise MaintenanceError(
+            f"restore to {target}",
+            expected="a WAL archive",
+            observed="wal_archive is empty",
+            advice="Set wal_archive to what the activity backup archives to, or target to backup.",
+        )
     for name in DURATIONS:
         try:
             parse_duration(module.params[name])
@@ -421,7 +515,7 @@ def refuse_bad_durations(module: AnsibleModule) -> None:
 
 def work_in_order(module: AnsibleModule, part: Part) -> None:
     try:
-        refuse_bad_durations(module)
+        refuse_bad_options(module)
         with stopped_in_order("the restore test"):
             work(module, part)
     except MissingToolError as error:

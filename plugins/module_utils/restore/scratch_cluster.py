@@ -92,20 +92,20 @@ class ScratchCluster:
             "cluster_name": os.path.basename(self.directory).replace("-", "_"),
         }
         # Only a member of the directory can reach the socket: its owner, and root.
-        self._write("hba.conf", "local all all trust\n")
-        self._write("ident.conf", "")
-        self._write("postgresql.conf", configuration(settings))
+        self.write("hba.conf", "local all all trust\n")
+        self.write("ident.conf", "")
+        self.write("postgresql.conf", configuration(settings))
         # Read after our own file and stronger than it: what ALTER SYSTEM left on the live side must not count.
         for name in ("postgresql.auto.conf", "recovery.signal", "standby.signal", "postmaster.pid", "postmaster.opts"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.data, name))
-        self._write("data/postgresql.auto.conf", "")
-        self._write("data/recovery.signal", "")
+        self.write("data/postgresql.auto.conf", "")
+        self.write("data/recovery.signal", "")
         os.chmod(self.data, 0o700)
 
     def start(self, timeout: float) -> None:
         """Start the server and wait until recovery has ended and it accepts connections."""
-        self._write("server.log", "")
+        self.write("server.log", "")
         self._hand_over()
         command = [
             *self._prefix(), os.path.join(self.bin_dir, "postgres"), "-D", self.data,
@@ -207,14 +207,14 @@ class ScratchCluster:
 
     def last_words(self, lines: int = 6) -> str:
         """The last lines of the server's log."""
-        return last_words(self._read_log(), lines)
+        return last_words(self.read_log(), lines)
 
     def stopped_at_target(self) -> str:
         """The line of the server's log which says where recovery stopped, or ""."""
-        found = re.findall(r"recovery stopping .*", self._read_log())
+        found = re.findall(r"recovery stopping .*", self.read_log())
         return found[-1] if found else ""
 
-    def _read_log(self) -> str:
+    def read_log(self) -> str:
         try:
             descriptor = os.open(self.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -253,7 +253,7 @@ class ScratchCluster:
         if os.path.lexists(table_spaces) and os.path.getsize(table_spaces):
             raise _leads_out(table_spaces, "the places of the live cluster's tablespaces")
 
-    def _write(self, name: str, content: str) -> None:
+    def write(self, name: str, content: str) -> None:
         path = os.path.join(self.directory, name)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

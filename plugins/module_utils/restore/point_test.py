@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A restore test that goes on from the backup to a point in time, by the WAL archive."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ..errors import MaintenanceError
+from ..quantities import human_bytes
+from ..result import Part
+from . import content, replay
+from .aim import Aim
+from .flow import Plan
+from .scratch_cluster import ScratchCluster
+from .scratch_directory import scratch_directory
+from .targets import Target, parse
+
+
+def read_target(text: str) -> Target:
+    """The option ``target``; raises MaintenanceError where it names nothing that a test can prove."""
+    try:
+        target = parse(text)
+        if target.kind == "immediate":
+            raise ValueError("immediate has no row that must be there, so it proves nothing; use backup")
+    except ValueError as error:
+        raise MaintenanceError(
+            "read the option target", expected="a point to restore to", observed=str(error), advice="Correct target."
+        ) from None
+    return target
+
+
+def prove_target(plan: Plan, aim: Aim, archive: str, part: Part) -> float | None:
+    """Restore to the target in a scratch cluster, look at it and remove it; returns the seconds until it answered."""
+    replay.refuse_new_tablespaces(aim)
+    if not _has_room(plan, aim, part):
+        return None
+    with scratch_directory(plan.base, dict(plan.holder)) as directory:
+        cluster = ScratchCluster(directory, plan.bin_dir, plan.user)
+        try:
+            seconds = replay.lay_down(plan.engine, aim, cluster)
+            replay.configure(aim, archive, cluster)
+            recovered = replay.start(aim, cluster, plan.timeout, part)
+            if recovered is None:
+                return None
+            seconds.update(recovered.seconds)
+            began = time.monotonic()
+            database = aim.backup.metadata["marker"]["database"]
+            cluster.find_superuser((plan.login_user, "postgres"), database)
+            reason = cluster.reason_not_ours(plan.live.data_directory, database)
+            if reason:
+                raise MaintenanceError(
+                    "scratch cluster is not the live one",
+                    expected="a server of our own on files of our own",
+                    observed=reason,
+                    advice="Nothing was written to it; look at scratch_dir.",
+                )
+            replay.check_markers(aim, recovered, cluster, part)
+            content.check_assertions(cluster, [_at_target(one) for one in plan.assertions], part)
+            if plan.amcheck:
+                _check_structure(plan, cluster, part)
+            seconds["checks"] = time.monotonic() - began
+        finally:
+            cluster.stop()
+    return replay.record_seconds(seconds, part, prefix="target_")
+
+
+def _at_target(assertion: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    return {**assertion, "name": f"{assertion['name']}, at the target,"}
+
+
+def _check_structure(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
+    own = Part()
+    content.check_structure(cluster, plan.heap_all_indexed, own)
+    for check in own.checks:
+        part.checks.append({**check, "name": f"{check['name']}, at the target"})
+
+
+def _has_room(plan: Plan, aim: Aim, part: Part) -> bool:
+    status = os.statvfs(plan.base)
+    free, needed = status.f_bavail * status.f_frsize, replay.bytes_needed(aim, plan.engine)
+    return part.require(
+        f"room for the restore to the target in {plan.base}",
+        free >= needed,
+        expected=f"at least {human_bytes(needed)} free",
+        observed=f"{human_bytes(free)} free",
+        advice="Free space there, or set scratch_dir to a larger file system.",
+    )

@@ -1,0 +1,142 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The WAL that there is for one backup, in its own directory and in the archive: how far it goes, and what is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import typing as t
+from datetime import datetime, timezone
+
+from ..backup import wal_archive, wal_helper
+from ..backup.repository import Backup
+from ..backup.wal import SEGMENT_NAME, parse_lsn
+from ..backup.wal_archive import Lineage, Reach
+from ..errors import MaintenanceError
+from ..processes import run
+
+# Segments that are read at a time: each that is compressed is unpacked beside.
+_AT_A_TIME = 8
+_RECORD = re.compile(r"tx:\s+(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), prev \S+, desc: (.*)")
+_COMMIT = re.compile(r"COMMIT(?:_PREPARED)?\s.*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC")
+
+
+class Commit(t.NamedTuple):
+    """The commit record at ``lsn``."""
+
+    lsn: str
+    time: datetime
+
+
+class WalRange:
+    """WAL from the start of *backup* on, along the timelines that lead to *timeline* (0: the newest that it can reach).
+
+    *archive* is the directory of one cluster in the WAL archive; empty when there is none.
+    """
+
+    def __init__(self, backup: Backup, archive: str, bin_dir: str, timeline: int = 0) -> None:
+        self.backup = backup
+        self.bin_dir = bin_dir
+        self.identifier = str(backup.metadata["system_identifier"])
+        self.segment_bytes = int(backup.metadata["settings"]["wal_segment_size"])
+        self.start = parse_lsn(backup.metadata["start_lsn"])
+        self.consistent = parse_lsn(backup.metadata["stop_lsn"])
+        self.directories = [*([archive] if archive else []), backup.path("wal")]
+        self.line = self._lineage(archive, timeline)
+        self.timeline = self.line[-1][0]
+        self.present = {segment.name for segment in wal_archive.segments(archive)} if archive else set()
+        self.present |= {name for name in os.listdir(backup.path("wal")) if SEGMENT_NAME.fullmatch(name)}
+        self.reach: Reach = wal_archive.reach(self.present, self.start, self.line, self.segment_bytes)
+        self.behind_gap = wal_archive.later_than_gap(self.present, self.reach, self.line, self.segment_bytes)
+
+    def _lineage(self, archive: str, timeline: int) -> Lineage:
+        own = int(self.backup.metadata["timeline"])
+        known = [timeline] if timeline else reversed(wal_archive.timelines(archive) if archive else [])
+        for candidate in known:
+            line = wal_archive.lineage(self.directories, candidate)
+            if any(tli == own and (left is None or left >= self.consistent) for tli, left in line):
+                return line
+        if timeline:
+            raise MaintenanceError(
+                f"restore {self.backup.label} along timeline {timeline}",
+                expected="a timeline that the backup's own leads to",
+                observed=f"the backup is on timeline {own}, which that one left earlier or never had",
+                advice="Name another timeline, or another backup.",
+            )
+        return wal_archive.lineage(self.directories, own)
+
+    def newest_commit(self) -> Commit | None:
+        """The last commit that can be reached without a gap."""
+        for xid_lsn_words in self._records("Transaction", self.reach.names):
+            found = _COMMIT.search(xid_lsn_words[2])
+            if found:
+                moment = datetime.strptime(found.group(1), "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=timezone.utc)
+                return Commit(xid_lsn_words[1], moment)
+        return None
+
+    def find_commit(self, xid: str) -> str:
+        """Where the transaction *xid* was committed, as a position; empty when it was not, as far as there is WAL."""
+        for number, lsn, words in self._records("Transaction", self._from_consistent()):
+            if number == xid and words.startswith("COMMIT"):
+                return lsn
+        return ""
+
+    def find_point(self, name: str) -> str:
+        """Where the restore point *name* is, as a position; empty when it is not in this WAL."""
+        for _xid, lsn, words in self._records("XLOG", self._from_consistent()):
+            if words.startswith("RESTORE_POINT ") and words[len("RESTORE_POINT ") :].strip() == name:
+                return lsn
+        return ""
+
+    def new_tablespace(self) -> str:
+        """A tablespace outside of the data directory that was created in this WAL; empty when there is none."""
+        for _xid, _lsn, words in self._records("Tablespace", self.reach.names):
+            if re.match(r'CREATE \d+ "/', words):
+                return words
+        return ""
+
+    def _from_consistent(self) -> list[str]:
+        first = self.consistent // self.segment_bytes - self.start // self.segment_bytes
+        return self.reach.names[max(0, first - 1) :]
+
+    def _records(self, manager: str, names: t.Sequence[str]) -> t.Iterator[tuple[str, str, str]]:
+        """Transaction, position and words of the records of one resource *manager* in *names*, the newest first."""
+        for end in range(len(names), 0, -_AT_A_TIME):
+            # One more than is needed, for the record that goes on in it.
+            chunk = list(names[max(0, end - _AT_A_TIME) : end + 1])
+            found = self._read(manager, chunk)
+            yield from sorted(found, key=lambda record: parse_lsn(record[1]), reverse=True)
+
+    def _read(self, manager: str, chunk: list[str]) -> set[tuple[str, str, str]]:
+        found = set()
+        with tempfile.TemporaryDirectory(prefix="wellkept-wal-") as directory:
+            for name in chunk:
+                self.fetch(name, os.path.join(directory, name))
+            # By timeline: pg_waldump goes along one only.
+            for timeline in sorted({name[:8] for name in chunk}):
+                ours = [name for name in chunk if name[:8] == timeline]
+                command = [
+                    os.path.join(self.bin_dir, "pg_waldump"), f"--path={directory}", f"--rmgr={manager}",
+                    ours[0], ours[-1],
+                ]  # fmt: skip
+                # It ends with 1 where the WAL ends within a record, as it does at the end of what was archived.
+                said = run(command, accept=(0, 1), environment={"TZ": "UTC"}, what="read WAL with pg_waldump").stdout
+                found |= set(_RECORD.findall(said))
+        return found
+
+    def fetch(self, name: str, path: str) -> None:
+        try:
+            wal_helper.fetch(name, path, self.directories, self.identifier)
+        except (FileNotFoundError, wal_helper.RefusedError) as error:
+            raise MaintenanceError(
+                f"read the WAL segment {name}",
+                where=", ".join(self.directories),
+                expected="the segment as it was archived",
+                observed=str(error),
+                advice="Restore to a point before it, or look for a copy of this segment elsewhere (a standby, an "
+                "off-site copy); then make a new full backup.",
+            ) from None
