@@ -230,6 +230,10 @@ def read_limits(params: t.Dict[str, t.Any]) -> report_catalogs.Limits:
     """The options that decide about what the catalogs say; raises MaintenanceError when one makes no sense."""
     for name in DURATIONS:
         read_duration(params, name)
+    if not read_duration(params, "max_block"):
+        raise MaintenanceError(
+            "read the option max_block", expected="more than 0", observed="0", advice="Correct max_block: 1s, say."
+        )
     try:
         size = parse_size(params["unused_min_bytes"])
     except ValueError as error:
@@ -302,6 +306,8 @@ def work(module: AnsibleModule, part: Part) -> None:
         report_things.report_round(things, done, ground, part)
         report_things.report_coverage(things, done, ground, read_duration(params, "check_within"), part)
         report_catalogs.report_collations(seen.collations, part)
+    # Asked at the end, when all was read, and on a new connection: damage may have cost the old one.
+    with contextlib.closing(session.open_session(params, params["login_db"], purpose=PURPOSE)) as connection:
         report_catalogs.report_checksums(server.checksums, read_checksum_failures(connection), part)
 
 

@@ -256,18 +256,18 @@ class Judged(t.NamedTuple):
 def measure(module: AnsibleModule, part: Part) -> t.Tuple[Seen, t.Optional[comparison.Memory]]:
     """Ask the server for its counters, and each database for what may lack an index."""
     params = module.params
-    with contextlib.closing(session.open_session(params, params["login_db"], purpose=PURPOSE)) as connection:
+    with connected(params, params["login_db"]) as connection:
         chosen = scope.chosen(connection, params)
         basis = activity.read_basis(connection)
         memory = comparison.read_memory(params["previous"], basis.server)
         databases = activity.read_databases(connection, params)
         sessions = activity.read_sessions(connection)
         obstacle = statements.obstacle_of_server(connection)
-    names = [database.name for database in chosen.databases if not database.is_template]
+    names = names_of(chosen)
     statistics, place = None, ("", "")
     if obstacle is None:
         statistics, obstacle, place = read_statistics(module, names, part)
-    scanned, foreign_keys = survey(params, names, memory, databases)
+    scanned, foreign_keys = survey(params, chosen, memory, databases)
     seen = Seen(
         basis,
         databases,
@@ -293,12 +293,11 @@ def read_statistics(
     """The counters, read in whichever database has the extension, which is installed in login_db if need be."""
     params = module.params
     for name in dict.fromkeys([params["login_db"], *names]):
-        with contextlib.closing(session.open_session(params, name, purpose=PURPOSE)) as connection:
+        with contextlib.suppress(MaintenanceError), connected(params, name) as connection:
             schema = extensions.schema_of(connection, EXTENSION)
-            if schema is None:
-                continue
-            return (*_read(connection, schema, params), (name, schema))
-    with contextlib.closing(session.open_session(params, params["login_db"], purpose=PURPOSE)) as connection:
+            if schema is not None:
+                return (*_read(connection, schema, params), (name, schema))
+    with connected(params, params["login_db"]) as connection:
         wanted = params["create_extensions"]
         provided = extensions.provide(connection, EXTENSION, create=wanted, part=part, check_mode=module.check_mode)
         if provided is not None:
@@ -306,6 +305,10 @@ def read_statistics(
     observed = "the extension would be installed" if part.changes else "no database has the extension"
     obstacle = statements.Obstacle(observed, f"CREATE EXTENSION {EXTENSION}; in the database {params['login_db']}.")
     return None, obstacle, ("", "")
+
+
+def connected(params: t.Dict[str, t.Any], name: str) -> t.ContextManager[t.Any]:
+    return contextlib.closing(session.open_session(params, name, purpose=PURPOSE))
 
 
 def _read(
@@ -319,19 +322,26 @@ def _read(
 
 def survey(
     params: t.Dict[str, t.Any],
-    names: t.Sequence[str],
+    chosen: scope.Scope,
     memory: t.Optional[comparison.Memory],
     databases: t.Dict[str, t.Dict[str, t.Any]],
 ) -> t.Tuple[t.List[tables.Scanned], t.List[tables.ForeignKey]]:
-    """What may lack an index, in all databases."""
+    """What may lack an index, in all databases but templates; one that is gone meanwhile counts as skipped."""
     scanned: t.List[tables.Scanned] = []
     foreign_keys: t.List[tables.ForeignKey] = []
-    for name in names:
+    for name in names_of(chosen):
         before = memory.tables if memory and activity.counts_on(name, databases, memory.databases) else None
-        with contextlib.closing(session.open_session(params, name, purpose=PURPOSE)) as connection:
-            scanned += tables.read_scanned(connection, name, params, before)
-            foreign_keys += tables.read_foreign_keys(connection, name, params)
+        try:
+            with connected(params, name) as connection:
+                scanned += tables.read_scanned(connection, name, params, before)
+                foreign_keys += tables.read_foreign_keys(connection, name, params)
+        except MaintenanceError as error:
+            chosen.skipped.append((name, error.observed))
     return scanned, foreign_keys
+
+
+def names_of(chosen: scope.Scope) -> t.List[str]:
+    return [database.name for database in chosen.databases if not database.is_template]
 
 
 def decide(seen: Seen, memory: t.Optional[comparison.Memory], params: t.Dict[str, t.Any]) -> Judged:
@@ -372,7 +382,7 @@ def read_texts(seen: Seen, judged: Judged, params: t.Dict[str, t.Any]) -> t.Dict
         return {}
     slower = [one for one in judged.intervals if comparison.is_slower(one, judged.rules)]
     wanted = {one.statement.key: one.statement for one in [*judged.kept, *slower]}
-    with contextlib.closing(session.open_session(params, seen.database, purpose=PURPOSE)) as connection:
+    with connected(params, seen.database) as connection:
         return statements.read_texts(connection, seen.schema, list(wanted.values()))
 
 

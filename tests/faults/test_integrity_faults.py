@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -192,7 +193,11 @@ def test_a_process_of_the_server_that_dies_is_told_of_and_the_rest_goes_on(inspe
     wait_until("the slow index is looked at", at_work)
     os.kill(found[0][0], signal.SIGKILL)
     output, _errors = process.communicate(timeout=300)
-    assert "the server's process died while it looked at it" in output
+    shown = json.loads(output)
+    failed = [check for check in shown["checks"] if check["status"] == "failed"]
+    assert [check["name"] for check in failed] == ["B-tree index slow.t0_value in learning"]
+    assert "the server's process died while it looked at it" in failed[0]["observed"]
+    assert looked_at(shown) > 200
     slow_down_again(server)
     again = inspector.look(heap_all_indexed=True)
     checks = checks_by_name(again)
@@ -252,6 +257,31 @@ def test_a_locked_table_is_passed_over_and_named(inspector: Inspector) -> None:
     assert "somebody holds a lock on it" in coverage["observed"]
     again = inspector.look()
     assert checks_by_name(again)["everything is looked at in time"]["evidence"]["hindered"] == []
+
+
+def test_a_database_that_is_dropped_meanwhile_and_a_locked_sequence_are_no_failure(inspector: Inspector) -> None:
+    server = inspector.server
+    make_slow_indexes(server, 1, rows=5)
+    slow_down(server, 1)
+    server.sql("CREATE DATABASE zoo")
+    server.sql("CREATE TABLE animal (name text)", "zoo")
+    options = inspector.options(heap_all_indexed=True, databases=["learning", "zoo"])
+    with server.connect("learning") as connection:
+        connection.execute("BEGIN")
+        connection.execute("ALTER SEQUENCE student_id_seq RESTART WITH 6000")
+        process = module_process("postgresql_integrity", options)
+        sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
+        wait_until("the slow index is looked at", lambda: bool(server.sql(sleeping)))
+        server.sql("DROP DATABASE zoo WITH (FORCE)")
+        output, _errors = process.communicate(timeout=120)
+        connection.execute("ROLLBACK")
+    shown = json.loads(output)
+    assert not shown.get("failed"), shown["msg"]
+    hindered = checks_by_name(shown)["everything is looked at in time"]["evidence"]["hindered"]
+    assert {one["object"] for one in hindered} >= {"public.animal in zoo"}
+    sequences = checks_by_name(shown)["sequences"]
+    assert sequences["status"] == "unknown"
+    assert sequences["evidence"]["unreadable"] == ["public.student_id_seq in learning"]
 
 
 def test_tables_that_come_and_go_meanwhile_are_no_failure(inspector: Inspector) -> None:

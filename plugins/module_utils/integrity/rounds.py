@@ -11,6 +11,7 @@ import typing as t
 from ..database import session
 from ..database.budget import Budget
 from ..database.watchdog import Pair
+from ..errors import MaintenanceError
 from . import looking, memory, turns
 from .looking import Effort, Reach, Verdict
 from .memory import Entry, Memory
@@ -72,7 +73,7 @@ def go_round(ground: Ground, queue: t.Sequence[Thing], budget: Budget) -> Round:
             if not _may_begin(ground, thing, budget, is_first=not found.verdicts):
                 found.left_over.append(thing)
                 continue
-            verdict = _look_at(ground, thing, pairs.of(thing.database), budget)
+            verdict = pairs.trouble(thing) or _look_at(ground, thing, pairs.of(thing.database), budget)
             if verdict.state in (looking.LOCKED, looking.PUT_OFF) and attempt < TRIES:
                 waiting.append((thing, attempt + 1))
                 continue
@@ -133,6 +134,15 @@ class _Pairs:
             self._database = database
             self._pair = Pair(lambda: session.open_session(self._params, database, purpose=PURPOSE))
         return self._pair
+
+    def trouble(self, thing: Thing) -> t.Optional[Verdict]:
+        """Why its database cannot be connected to, though the server can be: it was dropped meanwhile, say."""
+        try:
+            self.of(thing.database).work  # noqa: B018 (opened when it is first asked for)
+        except MaintenanceError as error:
+            session.open_session(self._params, self._params["login_db"], purpose=PURPOSE).close()
+            return Verdict(looking.NOT_CHECKED, reason=error.observed)
+        return None
 
     def close(self) -> None:
         if self._pair is not None:

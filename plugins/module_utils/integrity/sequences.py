@@ -43,6 +43,7 @@ LEFT JOIN LATERAL (
 ) AS taker ON true
 WHERE c.relpersistence <> 't'
 """
+_LOCK_NOT_AVAILABLE = "55P03"
 _LAST_VALUES = """
 SELECT oid, pg_catalog.pg_sequence_last_value(oid::oid) AS last_value FROM unnest(%s::bigint[]) AS s (oid)
 """
@@ -95,8 +96,11 @@ class Forecast(t.NamedTuple):
 
 
 def read_sequences(connection: t.Any, database: str, database_oid: int) -> t.List[Sequence]:
+    """All sequences; one that somebody has locked is not readable, and one that vanished meanwhile is left out."""
     rows = query(connection, _SEQUENCES)
-    last = _last_values(connection, [row["oid"] for row in rows if row["readable"]])
+    last: t.Dict[int, t.Optional[int]] = {}
+    vanished: t.Set[int] = set()
+    _read_last_values(connection, [row["oid"] for row in rows if row["readable"]], last, vanished)
     return [
         Sequence(
             database,
@@ -110,23 +114,30 @@ def read_sequences(connection: t.Any, database: str, database_oid: int) -> t.Lis
             row["column_name"] or "",
             row["type"] or "",
             row["bits"] or 63,
-            row["readable"],
+            row["oid"] in last,
         )
         for row in rows
+        if row["oid"] not in vanished
     ]
 
 
-def _last_values(connection: t.Any, oids: t.List[int]) -> t.Dict[int, t.Optional[int]]:
-    """The last value of each sequence; one that vanished meanwhile spoils the query, which is then asked in halves."""
+def _read_last_values(
+    connection: t.Any, oids: t.List[int], last: t.Dict[int, t.Optional[int]], vanished: t.Set[int]
+) -> None:
+    """The last value of each sequence; one that cannot be had spoils the query, which is then asked in halves."""
     if not oids:
-        return {}
+        return
     try:
-        return {row["oid"]: row["last_value"] for row in query(connection, _LAST_VALUES, [oids])}
-    except QueryError:
-        if len(oids) == 1:
-            return {}
+        last.update({row["oid"]: row["last_value"] for row in query(connection, _LAST_VALUES, [oids])})
+    except QueryError as error:
+        if connection.closed:
+            raise
         middle = len(oids) // 2
-        return {**_last_values(connection, oids[:middle]), **_last_values(connection, oids[middle:])}
+        if middle:
+            _read_last_values(connection, oids[:middle], last, vanished)
+            _read_last_values(connection, oids[middle:], last, vanished)
+        elif error.sqlstate != _LOCK_NOT_AVAILABLE:
+            vanished.add(oids[0])
 
 
 def forecast(one: Sequence, points: t.Sequence[t.Sequence[float]], now: float) -> t.Optional[Forecast]:

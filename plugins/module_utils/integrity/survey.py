@@ -25,7 +25,7 @@ PURPOSE = "integrity"
 TRIES = 5
 # An object that vanishes while the catalogs are read, or that somebody alters just then.
 _TRANSIENT = ("XX000", "55P03", "42P01", "42704", "40001", "57014")
-_SETTINGS = "SELECT pg_catalog.set_config('lock_timeout', '5s', false)"
+_SETTINGS = "SELECT pg_catalog.set_config('lock_timeout', '500ms', false)"
 
 Found = t.TypeVar("Found")
 
