@@ -16,6 +16,9 @@ FREEZE, VACUUM, ANALYZE, PARENTS, CATALOGS = range(5)
 RANKS = ("freeze", "vacuum", "analyze", "analyze of all parts together", "system catalogs")
 
 
+MADE_DIRTY = "made dirty by this run"
+
+
 class Settings(t.NamedTuple):
     """What the options say about when a table is due."""
 
@@ -42,6 +45,11 @@ class Step(t.NamedTuple):
         """``vacuum``, ``freeze``, ``analyze``, ``vacuum and analyze`` …"""
         words = ["freeze" if self.freeze else "vacuum"] if self.vacuum else []
         return " and ".join(words + (["analyze"] if self.analyze else []))
+
+    @property
+    def is_tidying(self) -> bool:
+        """Whether it only cleans up after this very run."""
+        return MADE_DIRTY in self.why
 
     @property
     def is_urgent(self) -> bool:

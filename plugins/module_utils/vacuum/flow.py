@@ -14,7 +14,7 @@ from ..database.watchdog import Pair
 from ..errors import MaintenanceError
 from . import act
 from .act import DENIED, DONE, LOCKED, OVER, TRY_AGAIN, Outcome
-from .decide import CATALOGS, Step, in_order
+from .decide import CATALOGS, MADE_DIRTY, Step, in_order
 from .measure import measure_tables
 from .pace import Pace
 from .plan import PURPOSE, Server, Site, Surveyor
@@ -118,7 +118,7 @@ class Runner:
         dirty = [table for table in measure_tables(desk.measuring, site.sight) if self._is_to_tidy(table)]
         # Statistics last: they are what everything else writes to.
         for table in sorted(dirty, key=lambda one: one.name == "pg_statistic"):
-            step = Step(table, True, False, False, False, ("made dirty by this run",), CATALOGS, 0.0)
+            step = Step(table, True, False, False, False, (MADE_DIRTY,), CATALOGS, 0.0)
             outcome = self._try(step, site)
             if outcome is not None and outcome.result == DONE:
                 self.work.outcomes.append(outcome)

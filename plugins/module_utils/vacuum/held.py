@@ -23,6 +23,8 @@ from .measure import LOCK_TIMEOUT, Sight
 from .table import Limits, Table
 
 SAMPLE_PAGES = 64
+# Of a larger table, so many bits of the visibility map are looked at, spread evenly, to find those pages.
+LOOKED_UP_PAGES = 20000
 # A freeze that would make the table younger by less than this share of the permitted age is in vain.
 LEAST_GAIN = 0.05
 
@@ -31,8 +33,10 @@ LEAST_GAIN = 0.05
 # Transactions without such a hint are looked up in the commit log; those too old to be there have committed.
 _SAMPLE = """
 WITH dirty AS (
-  SELECT m.blkno, row_number() OVER (ORDER BY m.blkno) AS number, count(*) OVER () AS pages
-  FROM {map}(%s::bigint::oid::regclass) m WHERE NOT m.all_visible
+  SELECT b.blkno, row_number() OVER (ORDER BY b.blkno) AS number, count(*) OVER () AS pages
+  FROM generate_series(0, %s::bigint - 1, %s::bigint) AS b (blkno),
+       {map}(%s::bigint::oid::regclass, b.blkno) m
+  WHERE NOT m.all_visible
 ), chosen AS (
   SELECT blkno FROM dirty WHERE number %% greatest(pages / %s, 1) = 0 LIMIT %s
 ), facts AS (
@@ -130,10 +134,12 @@ def sample(connection: t.Any, inspector: Inspector, table: Table, holder: Holder
         raw=postgresql.identifier(inspector.pages, "get_raw_page"),
     )
     xmin = str(holder.xmin)
+    every = max(1, table.pages // LOOKED_UP_PAGES)
     name = quoted_name(connection, table.oid)
+    parameters = [table.pages, every, table.oid, SAMPLE_PAGES, SAMPLE_PAGES, name, xmin, xmin]
     try:
         postgresql.query(connection, "SELECT pg_catalog.set_config('lock_timeout', %s, false)", [LOCK_TIMEOUT])
-        row = postgresql.query(connection, statement, [table.oid, SAMPLE_PAGES, SAMPLE_PAGES, name, xmin, xmin])[0]
+        row = postgresql.query(connection, statement, parameters)[0]
     except QueryError:
         return None  # locked, cut or dropped meanwhile: then the vacuum itself will tell
     return row["pages"], row["to_win"]

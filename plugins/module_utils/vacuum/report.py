@@ -13,7 +13,7 @@ from ..database.rights import missing_right_advice, quoted
 from ..quantities import human_seconds
 from ..result import Part
 from .act import DENIED, DONE, FAILED, GONE, IN_THE_WAY, LOCKED, NO_EFFECT, OVER, Outcome
-from .decide import CATALOGS, Step
+from .decide import Step
 from .flow import Work
 from .held import Held, oldest_for
 from .pace import Pace
@@ -59,9 +59,15 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
     for site in sites:
         mine = [outcome for outcome in work.outcomes if outcome.step.table.database == site.name]
         done = [outcome for outcome in mine if outcome.result in (DONE, GONE)]
+        tidied = sum(outcome.step.is_tidying for outcome in done)
+        done = [outcome for outcome in done if not outcome.step.is_tidying]
+        mine = [outcome for outcome in mine if not outcome.step.is_tidying]
         for outcome in done:
             if outcome.result == DONE:
                 part.change("table", full_name(outcome.step), state_of(outcome.step.table), change_of(outcome))
+        if tidied:
+            name = f"{tidied} system catalogs in the database {site.name}"
+            part.change("system catalogs", name, "made dirty by this run", "vacuumed")
         part.check(
             f"vacuum of the database {site.name}",
             "passed" if len(done) == len(mine) else "warned",
@@ -78,11 +84,12 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
 
 
 def record_metrics(sites: t.Sequence[Site], work: Work, ages: t.Sequence[t.Mapping[str, t.Any]], part: Part) -> None:
-    done = [outcome for outcome in work.outcomes if outcome.result == DONE]
+    done = [outcome for outcome in work.outcomes if outcome.result == DONE and not outcome.step.is_tidying]
     counts = {
         "vacuumed_tables": sum(outcome.step.vacuum and not outcome.step.freeze for outcome in done),
         "frozen_tables": sum(outcome.step.freeze for outcome in done),
         "analyzed_tables": sum(outcome.step.analyze for outcome in done),
+        "tidied_catalogs": sum(outcome.step.is_tidying for outcome in work.outcomes),
         "clean_tables": sum(len(site.skipped) for site in sites),
         "held_tables": sum(len(site.held) for site in sites),
         "postponed_tables": len(work.postponed),
@@ -278,10 +285,13 @@ def still_held(work: Work, server: Server) -> list[Held]:
         after, step = outcome.after, outcome.step
         if outcome.result != DONE or after is None or not step.vacuum or after.confidence != "high":
             continue
-        if step.rank == CATALOGS:
+        holder = None if step.is_tidying else oldest_for(after, server.holders)
+        if holder is None:
             continue
-        holder = oldest_for(after, server.holders)
-        if holder is not None and after.dirty_pages > step.table.dirty_pages / 2 and after.dirty_pages > 1:
+        if step.freeze and after.xid_age > step.table.xid_age / 2:
+            words = f"its age is {after.xid_age} after it was frozen, and cannot fall below {holder.xmin_age}"
+            found.append(Held(step, holder, words))
+        elif after.dirty_pages > step.table.dirty_pages / 2 and after.dirty_pages > 1:
             words = f"{after.dirty_pages} of {after.pages} pages are not all-visible after the vacuum, either"
             found.append(Held(step, holder, words))
     return found
