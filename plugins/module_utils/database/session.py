@@ -19,6 +19,8 @@ _SETTINGS = {
     "search_path": "pg_catalog, pg_temp",
     "statement_timeout": "0",
     "lock_timeout": "0",
+    "default_transaction_read_only": "off",
+    "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "60s",
     "client_min_messages": "warning",
     "jit": "off",
@@ -42,8 +44,11 @@ def open_session(params: t.Mapping[str, t.Any], dbname: str, *, purpose: str) ->
     """
     connection = postgresql.connect(params, dbname, application_name=f"wellkept {purpose}")
     settings = dict(_SETTINGS)
-    if connection.info.server_version >= 140000:
-        settings["client_connection_check_interval"] = CHECK_INTERVAL
+    version = connection.info.server_version
+    if version >= 140000:
+        settings.update(client_connection_check_interval=CHECK_INTERVAL, idle_session_timeout="0")
+    if version >= 170000:
+        settings["transaction_timeout"] = "0"
     calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _one in settings)
     try:
         postgresql.query(connection, f"SELECT {calls}", [word for pair in settings.items() for word in pair])
