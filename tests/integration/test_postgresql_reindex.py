@@ -357,6 +357,39 @@ def test_without_pgstattuple_bloat_is_only_estimated_and_rebuilt_only_when_told(
     assert "shop.public.course_pkey" in rebuilt(bloated.run(**options, min_confidence="low"))
 
 
+def test_an_index_that_does_not_get_smaller_is_said_and_not_rebuilt_again(bloated: ReindexSite) -> None:
+    site = bloated
+    # By the statistics the keys are short, so that the index seems twice as large as need be.
+    site.make("TRUNCATE course; INSERT INTO course SELECT g, g::text FROM generate_series(1, 20000) g; ANALYZE course")
+    site.make(
+        "UPDATE course SET name = md5(name); DROP INDEX course_name; CREATE UNIQUE INDEX course_name ON course (name)"
+    )
+    site.make("REINDEX TABLE course; DROP EXTENSION pgstattuple")
+    options = only(create_extensions=False, amcheck=False, min_confidence="low", unique_indexes="always")
+    shown = site.run(**options)
+    assert "shop.public.course_name" in rebuilt(shown)
+    check = checks_by_name(shown)["size of rebuilt indexes: shop.public.course_name"]
+    assert check["status"] == "warned"
+    assert "its true size from now on" in check["advice"]
+    again = site.run(**options)
+    assert not again["changed"]
+    assert set(statuses(again).values()) == {"passed"}
+
+
+def test_equal_keys_in_a_unique_index_are_not_taken_for_bloat(bloated: ReindexSite) -> None:
+    site = bloated
+    site.make("TRUNCATE course; ALTER TABLE course DROP CONSTRAINT course_pkey, ALTER id DROP NOT NULL")
+    site.make("CREATE UNIQUE INDEX course_id ON course (id)")
+    # Each NULL joins the others in one entry, until updates leave half of the entries' room empty.
+    site.make("INSERT INTO course SELECT NULL, g::text FROM generate_series(1, 60000) g")
+    site.make("DELETE FROM course WHERE name::int % 2 = 0; VACUUM (ANALYZE) course")
+    shown = site.run(**only(unique_indexes="always"))
+    assert "shop.public.course_id" not in rebuilt(shown)
+    before = site.server.sql("SELECT pg_relation_size('course_id')", "shop")[0][0]
+    site.make("REINDEX INDEX course_id")
+    assert site.server.sql("SELECT pg_relation_size('course_id')", "shop")[0][0] >= 0.7 * before, "rightly so"
+
+
 def test_every_row_is_looked_for_when_asked_and_a_bad_option_is_told(bloated: ReindexSite) -> None:
     shown = bloated.run(**only(heap_all_indexed=True))
     evidence = checks_by_name(shown)["structure of rebuilt indexes"]["evidence"]

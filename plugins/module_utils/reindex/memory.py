@@ -15,6 +15,7 @@ import os
 import typing as t
 
 from ..bloat.measure import IndexBloat
+from ..bloat.remembered import rows_of
 from ..files import read_json, write_json
 
 FORMAT = 1
@@ -27,6 +28,8 @@ _LEARN_FROM = 8 * 1024**2
 _WEIGHT = 0.5
 # Pages of a fresh index are never full to the last byte: less bloat than this after a rebuild is none.
 _FRESH = 0.1
+# An entry of a btree takes 16 bytes and a pointer of 4; a page has room for so many bytes of them.
+_ENTRY, _PAGE, _BLOCK = 20, 8152, 8192
 
 
 class Memory:
@@ -65,20 +68,31 @@ class Memory:
 
         What measured as 40 % right after a rebuild has no bloat at 40 %, and 50 % at 70 %.
         """
+        if index.bloat_ratio is None:
+            return None, index.predicted_bytes
+        ratio, predicted = index.bloat_ratio, max(index.predicted_bytes, least_size(index))
         entry = self._settled.get(_key(index))
-        known = entry is not None and entry["definition"] == _digest(index) and entry["method"] == index.method
-        if index.bloat_ratio is None or entry is None or not known:
-            return index.bloat_ratio, index.predicted_bytes
-        ratio = max(0.0, 1 - (1 - index.bloat_ratio) / (1 - entry["ratio"]))
-        return ratio, max(index.predicted_bytes, int(index.size_bytes * (1 - ratio)))
+        if entry is not None and entry["definition"] == _digest(index):
+            if entry["method"] == index.method:
+                ratio = max(0.0, 1 - (1 - ratio) / (1 - entry["ratio"]))
+                predicted = max(predicted, int(index.size_bytes * (1 - ratio)))
+            predicted = max(predicted, int(entry["row_bytes"] * rows_of(index)))
+        predicted = min(predicted, index.size_bytes)
+        return min(ratio, 1 - predicted / max(1, index.size_bytes)), predicted
 
-    def settle(self, index: IndexBloat) -> bool:
-        """Take *index* as it is for free of bloat: it was just rebuilt. Returns whether that had to be remembered."""
+    def settle(self, index: IndexBloat, disappointing: bool = False) -> bool:
+        """Take *index* as it is for free of bloat: it was just rebuilt. Returns whether that had to be remembered.
+
+        *disappointing*: it won much less than was foreseen, so what it takes for a row is remembered too.
+        """
         key = _key(index)
-        if index.bloat_ratio is None or not _FRESH <= index.bloat_ratio < 1:
+        ratio = index.bloat_ratio if index.bloat_ratio is not None and _FRESH <= index.bloat_ratio < 1 else 0.0
+        rows = rows_of(index)
+        row_bytes = index.size_bytes / rows if disappointing and rows > 0 else 0.0
+        if not ratio and not row_bytes:
             self._changed |= self._settled.pop(key, None) is not None
             return False
-        entry = {"definition": _digest(index), "method": index.method, "ratio": index.bloat_ratio}
+        entry = {"definition": _digest(index), "method": index.method, "ratio": ratio, "row_bytes": row_bytes}
         self._changed |= self._settled.get(key) != entry
         self._settled[key] = entry
         return True
@@ -101,9 +115,10 @@ class Memory:
                     "definition": str(entry["definition"]),
                     "method": str(entry["method"]),
                     "ratio": float(entry["ratio"]),
+                    "row_bytes": float(entry["row_bytes"]),
                 }
                 for key, entry in document["settled"].items()
-                if _FRESH <= float(entry["ratio"]) < 1
+                if 0 <= float(entry["ratio"]) < 1 and float(entry["row_bytes"]) >= 0
             }
         except (ValueError, KeyError, TypeError, AttributeError):
             return
@@ -113,6 +128,16 @@ class Memory:
 def cost(table_bytes: int, new_bytes: int) -> int:
     """What a rebuild reads and writes: the table twice, the new index, as much WAL, and the sort."""
     return 2 * table_bytes + 3 * new_bytes
+
+
+def least_size(index: IndexBloat) -> int:
+    """The size below which a rebuild cannot bring *index*, whatever its pages look like now.
+
+    Rows with the same key (NULL, say) share one entry in a unique index that has grown, but not in one that is built.
+    """
+    if index.access_method != "btree" or not index.is_unique or index.tuples <= 0:
+        return 0
+    return int(index.tuples * _ENTRY / (_PAGE * index.fillfactor / 100) * _BLOCK)
 
 
 def _key(index: IndexBloat) -> str:

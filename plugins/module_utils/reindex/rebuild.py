@@ -231,7 +231,7 @@ def _finish(pair: Pair, task: Task, before: Identity, watched: Watched, crew: Cr
         now = fresh_measurement(pair, task, after["oid"], crew)
     if now is not None:
         compare_size(task, now, crew.proof)
-        _remember(now, watched.seconds - watched.held_up, crew)
+        _remember(task, now, watched.seconds - watched.held_up, crew)
         crew.tally.bytes_won += task.target.size_bytes - now.size_bytes
     size = human_bytes(now.size_bytes) if now is not None else "a new size"
     after_words = f"{size}, rebuilt in {human_seconds(watched.seconds)}"
@@ -242,8 +242,9 @@ def _wal_position(connection: t.Any) -> int:
     return int(postgresql.value(connection, "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint"))
 
 
-def _remember(now: IndexBloat, seconds: float, crew: Crew) -> None:
+def _remember(task: Task, now: IndexBloat, seconds: float, crew: Crew) -> None:
     """Learn from the rebuild: its speed, and how compact the index is when new, be it less than was foreseen."""
+    disappointing = task.target.size_bytes - now.size_bytes < task.gain / 2
     crew.memory.learn_speed(now.access_method, now.table_bytes, now.size_bytes, seconds)
-    crew.memory.settle(now)
+    crew.memory.settle(now, disappointing)
     crew.remembered.learn(now)
