@@ -102,37 +102,39 @@ def test_tables_are_chosen_by_patterns_with_their_indexes(inspector: Inspector) 
 
 
 def test_what_does_not_fit_into_a_run_has_its_turn_in_a_later_one(inspector: Inspector) -> None:
-    make_slow_indexes(inspector.server, 4)
+    make_slow_indexes(inspector.server, 8)
     slow_down(inspector.server, 0.05)
     names = "SELECT indexrelid FROM pg_stat_user_indexes WHERE schemaname = 'slow'"
     slow = [str(oid) for (oid,) in inspector.server.sql(names, "learning")]
-    options = {"heap_all_indexed": True, "check_tables": False, "tables": ["slow.*"]}
+    options = {"heap_all_indexed": True, "check_tables": False, "tables": ["slow.*"], "max_block": "3s"}
     runs, done = 0, 0
     while done < len(slow):
-        shown = inspector.look(time_budget="1.5s", **options)
+        shown = inspector.look(time_budget="3s", **options)
         runs += 1
         assert not shown["failed"], shown["msg"]
         assert runs <= 20, "each run gets on"
         things = json.loads(inspector.memory.read_text())["things"]
         done = sum(entry["checked"] > 0 for key, entry in things.items() if key.split("/")[1] in slow)
-    assert runs > 1, "they do not all fit into one run"
+    assert runs > 1, "they take 4 s and more"
     assert statuses(shown)["everything is looked at in time"] == "passed"
 
 
 def test_what_never_fits_is_tried_once_and_told_of_when_its_time_is_over(inspector: Inspector) -> None:
     make_slow_indexes(inspector.server, 1, rows=100)
+    options = {"heap_all_indexed": True, "check_tables": False, "tables": ["slow.*"]}
+    inspector.look(time_budget="0", **options)
+    inspector.server.sql("REINDEX INDEX slow.t0_value", "learning")
     slow_down(inspector.server, 1)
-    options = {"heap_all_indexed": True, "check_tables": False, "time_budget": "5s"}
-    first = inspector.look(tables=["slow.*"], **options)
+    first = inspector.look(time_budget="3s", **options)
     hindered = checks_by_name(first)["everything is looked at in time"]["evidence"]["hindered"]
     assert hindered == [{"object": "slow.t0_value in learning", "why": "needs more time than a run has"}]
-    again = inspector.look(tables=["slow.*"], **options)
+    again = inspector.look(time_budget="3s", **options)
     assert looked_at(again) == 0
     assert "1 (" in checks_by_name(again)["everything is looked at in time"]["observed"]
     inspector.age_memory(40 * 86400)
-    late = checks_by_name(inspector.look(tables=["slow.*"], **options))["everything is looked at in time"]
+    late = checks_by_name(inspector.look(time_budget="3s", **options))["everything is looked at in time"]
     assert late["status"] == "warned"
-    assert late["evidence"]["late"] == ["slow.t0_value in learning"]
+    assert "slow.t0_value in learning" in late["evidence"]["late"]
 
 
 def test_sequences_near_the_end_of_their_column_are_told_of(inspector: Inspector) -> None:
