@@ -90,6 +90,28 @@ def test_a_sampled_btree_has_it_too_within_what_it_says_of_itself(
     assert 0 <= index.margin < SAMPLED_POINTS
 
 
+NULLS = {"none_deleted": "", "most_deleted": "DELETE FROM {t} WHERE id % 10 <> 0"}
+
+
+@pytest.mark.parametrize("change", NULLS)
+def test_a_unique_index_of_nulls_is_not_said_to_win_what_its_rebuild_does_not_merge_again(
+    server: PostgresServer, change: str
+) -> None:
+    table = f"nulls_{change}"
+    server.sql(
+        f"CREATE TABLE {table} (id int, reference int);"
+        f"CREATE UNIQUE INDEX {table}_unique ON {table} (reference);"
+        f"INSERT INTO {table} SELECT g, CASE WHEN g % 20 = 0 THEN g END FROM generate_series(1, 60000) g;"
+    )
+    for statement in filter(None, [NULLS[change].format(t=table), f"VACUUM {table}"]):
+        server.sql(statement)
+    index = measured(server)[f"{table}_unique"]
+    server.sql(f"REINDEX INDEX {table}_unique")
+    ((after,),) = server.sql(f"SELECT pg_relation_size('{table}_unique')")
+    server.sql(f"DROP TABLE {table}")
+    assert index.predicted_bytes == pytest.approx(min(after, index.size_bytes), abs=max(POINTS * after, 8192))
+
+
 # -- other kinds of index, and tables --
 
 KINDS = {

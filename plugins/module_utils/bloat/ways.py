@@ -50,7 +50,7 @@ def measure_by(way: str, context: Context, facts: IndexFacts) -> Finding:
 
 def by_pgstatindex(context: Context, facts: IndexFacts) -> Finding:
     row = _call(context, facts, "pgstatindex")
-    return btree.judge(btree.shape_of(row), facts.fillfactor, row["index_size"], facts.block_size)
+    return _judge_btree(btree.shape_of(row), facts, row["index_size"])
 
 
 def by_sampling(context: Context, facts: IndexFacts) -> Finding:
@@ -64,9 +64,14 @@ def by_sampling(context: Context, facts: IndexFacts) -> Finding:
     ).format(postgresql.identifier(str(context.reach.pageinspect), "bt_page_stats"))
     pages = postgresql.query(context.connection, statement, [chosen, facts.schema, facts.name])
     sample = sampling.evaluate(pages, blocks, facts.fillfactor)
-    found = btree.judge(sample.shape, facts.fillfactor, facts.size_bytes, facts.block_size)
+    found = _judge_btree(sample.shape, facts, facts.size_bytes)
     reason = f"{len(pages)} of {blocks - 1} pages; right within {sample.margin * 100:.1f} points in 95 of 100 cases"
     return found._replace(method="sampled", margin=sample.margin, reason=reason)
+
+
+def _judge_btree(shape: btree.Shape, facts: IndexFacts, size_bytes: int) -> Finding:
+    unmerged = facts.tuples if facts.is_unique else 0
+    return btree.judge(shape, facts.fillfactor, size_bytes, facts.block_size, unmerged=unmerged)
 
 
 def by_pgstattuple(context: Context, facts: IndexFacts) -> Finding:
