@@ -289,12 +289,13 @@ def test_what_does_not_fit_in_the_time_is_named(site: VacuumSite) -> None:
 
 
 def test_a_second_run_changes_nothing_writes_nothing_and_is_quick(site: VacuumSite) -> None:
-    for number in range(50):
-        site.sql(f"CREATE TABLE table_{number} (id int PRIMARY KEY, words text)")
-        site.sql(f"INSERT INTO table_{number} SELECT g, 'word ' || g FROM generate_series(1, 2000) g")
-        if number < 4:
-            site.sql(f"CREATE INDEX ON table_{number} (words)")
-        site.sql(f"DELETE FROM table_{number} WHERE id % 4 = 0")
+    with site.server.connect(site.name) as session:
+        for number in range(50):
+            session.execute(f"CREATE TABLE table_{number} (id int PRIMARY KEY, words text)")
+            session.execute(f"INSERT INTO table_{number} SELECT g, 'word ' || g FROM generate_series(1, 2000) g")
+            if number < 4:
+                session.execute(f"CREATE INDEX ON table_{number} (words)")
+            session.execute(f"DELETE FROM table_{number} WHERE id % 4 = 0")
     everything = {"databases": ["*"]}
     first = site.vacuum(**everything)
     assert not first["failed"], first["msg"]
@@ -302,7 +303,7 @@ def test_a_second_run_changes_nothing_writes_nothing_and_is_quick(site: VacuumSi
     # After a checkpoint the first hint bit that is set on a page writes the whole page to the WAL.
     site.sql("CHECKPOINT")
     written, seconds, to_load = [], [], []
-    for _round in range(7):
+    for _round in range(5):
         to_load.append(seconds_to_load_the_driver())
         before = site.value("SELECT pg_current_wal_insert_lsn()")
         shown = site.vacuum(**everything)
