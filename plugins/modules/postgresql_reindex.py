@@ -368,8 +368,7 @@ def show(found: Found, tasks: t.Sequence[Task], left: t.Sequence[Left], crew: Cr
     """Make checks and metrics of what was found and done."""
     part, settings = crew.part, crew.around.settings
     report.report_indexes(sum(found.indexes), tasks, left, settings, part)
-    dropped = sum(1 for change in part.changes if change["kind"] == "leftover index")
-    report.report_invalid(found.invalid, [] if check_mode else found.leftovers, dropped, part)
+    report.report_invalid(found.invalid, [] if check_mode else found.leftovers, crew.tally, part)
     crew.proof.report(part)
     report.report_work(crew.tally, settings, part)
 

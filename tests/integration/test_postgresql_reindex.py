@@ -311,6 +311,24 @@ def test_true_leftovers_are_dropped_and_what_only_looks_like_one_is_not(bloated:
     site.make("DROP TABLE files")
 
 
+def test_a_leftover_on_a_locked_table_is_not_waited_for_and_its_holder_is_named(bloated: ReindexSite) -> None:
+    site = bloated
+    leave_leftover(site, "course_pkey")
+    site.make("BEGIN; INSERT INTO course VALUES (99999, 'x'); PREPARE TRANSACTION 'forgotten'")
+    try:
+        shown = site.run(**only())
+        assert shown["failed"]
+        observed = checks_by_name(shown)["leftovers of interrupted rebuilds"]["observed"]
+        assert observed == (
+            "still there: shop.public.course_pkey_ccnew (the prepared transaction forgotten has its table locked)"
+        )
+        assert shown["metrics"]["rebuild_seconds"]["value"] == 0, "nothing was tried in vain"
+    finally:
+        site.make("ROLLBACK PREPARED 'forgotten'")
+    site.run(**only(min_gain="1GB"))
+    assert site.invalid() == []
+
+
 def test_the_owner_and_who_may_maintain_rebuild_and_others_are_told_which_grant_they_lack(
     bloated: ReindexSite,
 ) -> None:

@@ -27,8 +27,11 @@ LOOK_EVERY = 0.1
 BLIND_FOR = 1.0
 _CANCEL_AGAIN_AFTER = 0.5
 _GIVE_UP_CANCELLING_AFTER = 60.0
+_GIVE_UP_WHEN_STOPPED_AFTER = 10.0
 _SETTLE_WITHIN = 5.0
 _TICK = 0.02
+
+_ACTIVE = 1  # as libpq counts the states of a connection
 
 QUERY_CANCELED = "57014"
 DEADLOCK_DETECTED = "40P01"
@@ -124,10 +127,15 @@ def run_watched(
                 stopped = why_wait_no_longer(watcher.last, watcher.held_up, now - began, max_held_up)
             if stopped[0]:
                 break
-    finally:
         _cancel_until_done(job)
-        ended = time.monotonic()
-        usable = watcher.stop(ended)
+    except BaseException:
+        # What stops us comes first; a server that does not answer then must not hide it.
+        with contextlib.suppress(MaintenanceError):
+            _cancel_until_done(job, _GIVE_UP_WHEN_STOPPED_AFTER)
+        watcher.stop(time.monotonic())
+        raise
+    ended = time.monotonic()
+    usable = watcher.stop(ended)
     seconds = ended - began
     kind, reason = _how_it_ended(job, stopped, seconds, timeout)
     error = job.error if kind == "failed" else None
@@ -195,7 +203,7 @@ def _how_it_ended(job: _Job, stopped: tuple[str, str], seconds: float, timeout: 
     return "cancelled", "somebody cancelled it"
 
 
-def _cancel_until_done(job: _Job) -> None:
+def _cancel_until_done(job: _Job, give_up_after: float = _GIVE_UP_CANCELLING_AFTER) -> None:
     """Cancel *job* unless it has ended, and wait until it has; a cancellation can come too early and be lost."""
     if not job.begun:
         return
@@ -203,12 +211,12 @@ def _cancel_until_done(job: _Job) -> None:
     while not job.done.is_set():
         job.cancel()
         job.done.wait(_CANCEL_AGAIN_AFTER)
-        if time.monotonic() - since > _GIVE_UP_CANCELLING_AFTER and not job.done.is_set():
+        if time.monotonic() - since > give_up_after and not job.done.is_set():
             raise MaintenanceError(
                 "cancel a statement of ours",
                 where=f"process {job.pid} of the server",
                 expected="the server to end it",
-                observed=f"it did not within {human_seconds(_GIVE_UP_CANCELLING_AFTER)}",
+                observed=f"it did not within {human_seconds(give_up_after)}",
                 advice=f"See what it does, and end it: SELECT pg_terminate_backend({job.pid}).",
             )
     job.settle()
@@ -328,9 +336,14 @@ class Pair:
     @property
     def work(self) -> t.Any:
         if self._work is None or self._work.closed:
-            self._work = self._open()
-            if self._prepare is not None:
-                self._prepare(self._work)
+            opened = self._open()
+            try:
+                if self._prepare is not None:
+                    self._prepare(opened)
+            except BaseException:
+                opened.close()
+                raise
+            self._work = opened
         return self._work
 
     @property
@@ -343,9 +356,15 @@ class Pair:
         self, statement: t.Any, *, max_block: float, timeout: float = 0.0, max_held_up: float = math.inf
     ) -> Watched:
         """See :func:`run_watched`."""
-        watched = run_watched(
-            self.work, self.watch, statement, max_block=max_block, timeout=timeout, max_held_up=max_held_up
-        )
+        work, watch = self.work, self.watch
+        try:
+            watched = run_watched(work, watch, statement, max_block=max_block, timeout=timeout, max_held_up=max_held_up)
+        except BaseException:
+            # A statement that could not be ended still has its connection, and a look may have the other.
+            if work.info.transaction_status == _ACTIVE:
+                self._work = None
+            self._watch = None
+            raise
         if watched.watch_lost:
             # Not closed here: a thread may still wait for its answer, and closes it by forgetting it.
             self._watch = None

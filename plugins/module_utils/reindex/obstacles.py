@@ -79,7 +79,8 @@ class Weather(t.NamedTuple):
 def look(connection: t.Any, index: IndexBloat, predicted_bytes: int, around: Surroundings) -> Weather:
     """What stands in the way of rebuilding *index* to *predicted_bytes* now."""
     weather = Weather([], [])
-    weather.obstacles.extend(_transactions(connection, index))
+    weather.obstacles.extend(lockers(connection, index.table_oid))
+    weather.obstacles.extend(_snapshots(connection))
     weather.obstacles.extend(_replication(connection, predicted_bytes, around.settings))
     if not around.rights.sees_all_sessions:
         weather.unknown.append(
@@ -89,14 +90,18 @@ def look(connection: t.Any, index: IndexBloat, predicted_bytes: int, around: Sur
     return weather
 
 
-def _transactions(connection: t.Any, index: IndexBloat) -> t.Iterator[str]:
-    for row in postgresql.query(connection, _LOCKS, [index.table_oid, OLD_TRANSACTION])[:1]:
+def lockers(connection: t.Any, table_oid: int) -> t.Iterator[str]:
+    """Who has the table locked, so that rebuilding or dropping an index of it would have to wait."""
+    for row in postgresql.query(connection, _LOCKS, [table_oid, OLD_TRANSACTION])[:1]:
         if row["backend"] == "autovacuum worker":
             yield f"autovacuum (process {row['pid']}) is at work on its table"
         elif row["pid"] is None:
             yield f"the prepared transaction {row['gid'] or 'unknown'} has its table locked"
         else:
             yield f"{_session(row)} has its table locked"
+
+
+def _snapshots(connection: t.Any) -> t.Iterator[str]:
     for row in postgresql.query(connection, _SNAPSHOTS, [OLD_TRANSACTION])[:1]:
         yield f"{_session(row)} holds a snapshot that the rebuild would have to wait for"
 

@@ -22,7 +22,7 @@ from .catalog import Identity, identity_of
 from .decision import Left, Task, left, too_long
 from .leftovers import Invalid, drop_statement, invalid_indexes, is_leftover
 from .memory import Memory
-from .obstacles import Surroundings, look
+from .obstacles import Surroundings, lockers, look
 from .proof import SIZE, Proof, compare_size, prove
 from .upserts import Statements
 
@@ -30,9 +30,10 @@ from .upserts import Statements
 LONGEST_PAUSE = 60.0
 # A transaction that began meanwhile may keep a rebuild waiting at its end, and all others behind it.
 MAX_HELD_UP = 10.0
-_DROP_TRIES = 4
-# What we leave behind is cleaned up even when the window is over.
+# What we leave behind is cleaned up even when the window is over, but nobody is waited for long.
 _DROP_WITHIN = 30.0
+_DROP_HELD_UP = 3.0
+_DROP_PAUSES = (0.5, 1.0, 0.0)
 
 # The rebuild made way for a reason that may be gone later. Who cancels it by hand does not want it back at once.
 _TRY_AGAIN = ("blocking", "autovacuum", "waiting", "unwatched")
@@ -53,6 +54,7 @@ class Tally:
         self.longest_wait = 0.0
         self.longest_waiter = ""
         self.unknown: t.Set[str] = set()
+        self.kept: t.Dict[str, str] = {}  # leftovers that could not be dropped, and why
 
     def count(self, watched: Watched, name: str) -> None:
         self.seconds += watched.seconds
@@ -197,20 +199,30 @@ def rebuild(pair: Pair, task: Task, crew: Crew) -> Watched:
 
 def clear_leftovers(pair: Pair, crew: Crew, table_oid: t.Optional[int] = None) -> list[Invalid]:
     """Drop what interrupted rebuilds left in the database, or on one table; returns what could not be dropped."""
-    remaining = [index for index in invalid_indexes(pair.work, crew.around.settings, table_oid) if is_leftover(index)]
-    until = time.monotonic() + _DROP_WITHIN
-    for number in range(_DROP_TRIES):
-        for index in list(remaining):
-            within = max(0.1, until - time.monotonic())
-            watched = pair.run(drop_statement(index), max_block=crew.around.settings.max_block, timeout=within)
-            crew.tally.count(watched, index.full_name)
-            if watched.ended == "done":
-                remaining.remove(index)
-                crew.part.change("leftover index", index.full_name, human_bytes(index.size_bytes), "dropped")
-        if not remaining or time.monotonic() + 2.0**number > until:
+    found = invalid_indexes(pair.work, crew.around.settings, table_oid)
+    remaining = [index for index in found if is_leftover(index)]
+    for pause in _DROP_PAUSES:
+        remaining = [index for index in remaining if not _drop(pair, index, crew)]
+        if not remaining:
             break
-        time.sleep(2.0**number)
+        time.sleep(pause)
     return remaining
+
+
+def _drop(pair: Pair, index: Invalid, crew: Crew) -> bool:
+    """Drop a leftover, unless somebody has its table locked; returns whether it is gone."""
+    reason = next(lockers(pair.work, index.table_oid), "")
+    if not reason:
+        limit = crew.around.settings.max_block
+        watched = pair.run(drop_statement(index), max_block=limit, timeout=_DROP_WITHIN, max_held_up=_DROP_HELD_UP)
+        crew.tally.count(watched, index.full_name)
+        reason = watched.reason
+        if watched.ended == "done":
+            crew.part.change("leftover index", index.full_name, human_bytes(index.size_bytes), "dropped")
+            crew.tally.kept.pop(index.full_name, None)
+            return True
+    crew.tally.kept[index.full_name] = reason
+    return False
 
 
 def fresh_measurement(pair: Pair, task: Task, oid: int, crew: Crew) -> t.Optional[IndexBloat]:

@@ -64,18 +64,16 @@ def report_indexes(
     part.metric("indexes_left_bloated", sum(1 for each in left if each.bloat_ratio is not None), "count")
 
 
-def report_invalid(invalid: t.Sequence[Invalid], leftovers: t.Sequence[Invalid], dropped: int, part: Part) -> None:
+def report_invalid(invalid: t.Sequence[Invalid], leftovers: t.Sequence[Invalid], tally: Tally, part: Part) -> None:
     """Leftovers that remain, and invalid indexes that nobody but their maker may drop."""
+    dropped = sum(1 for change in part.changes if change["kind"] == "leftover index")
+    kept = "; ".join(f"{each.full_name} ({tally.kept.get(each.full_name, 'not tried')})" for each in leftovers)
     part.require(
         "leftovers of interrupted rebuilds",
         not leftovers,
         expected="none, or their removal",
-        observed=f"still there: {', '.join(each.full_name for each in leftovers)}"
-        if leftovers
-        else f"{dropped} dropped"
-        if dropped
-        else "none",
-        advice="Something kept them from being dropped; the next run tries again.",
+        observed=f"still there: {kept}" if kept else f"{dropped} dropped" if dropped else "none",
+        advice="The next run tries again; see to it that what stands in the way has ended by then.",
     )
     for each in invalid:
         part.check(
