@@ -66,6 +66,14 @@ options:
     description: Warn when no restore test proved a backup within this time; V(0) never does.
     type: str
     default: 8d
+  wal_archive:
+    description:
+      - The option C(wal_archive) of M(wellkept.maintenance.backup). It must hold all WAL from the start of each backup
+        that was made while the server archived, to its newest segment, on the right timeline.
+      - Compressed segments are read against their checksums, others as far as their header goes, incrementally too.
+        Empty means that there is no archive.
+    type: path
+    default: ""
 seealso:
   - module: wellkept.maintenance.backup
   - module: wellkept.maintenance.restore_test
@@ -131,7 +139,7 @@ from datetime import datetime, timedelta, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import audit
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import audit, wal_verification
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import verification_findings as findings
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.access import exposed
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import VERIFY, Engine, Verification
@@ -161,6 +169,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "read_budget": {"type": "str", "default": "0"},
     "max_age": {"type": "str", "default": "25h"},
     "proof_max_age": {"type": "str", "default": "8d"},
+    "wal_archive": {"type": "path", "default": ""},
 }
 
 
@@ -198,8 +207,10 @@ def work(module: AnsibleModule, part: Part) -> None:
     findings.report_bytes(found, module.check_mode, part)
     if not module.check_mode:
         note(repository, found, part)
-        remembered.clean({backup.label for backup in repository.backups()})
+        remembered.clean({wal_verification.MEMORY, *(backup.label for backup in repository.backups())})
         findings.report_reading(found, remembered, limits.reread_within, part)
+    if module.params["wal_archive"] and backups:
+        verify_archive(module, repository.backups() or backups, remembered, part)
     findings.report_audit(measure(repository, found, limits.ages), part)
 
 
@@ -248,6 +259,16 @@ def engine_for(backup: Backup, repository: Repository, bin_dir: str, part: Part,
             advice=missing.advice,
         )
         return None
+
+
+def verify_archive(module: AnsibleModule, backups: t.Sequence[Backup], remembered: Remembered, part: Part) -> None:
+    """Whether the WAL archive goes on from each backup of the newest one's cluster, and its segments are whole."""
+    archive, cluster = module.params["wal_archive"], backups[-1].metadata["system_identifier"]
+    ours = [backup for backup in backups if backup.metadata["system_identifier"] == cluster]
+    findings.report_archive(wal_verification.continuity(archive, ours), part, ours[-1].label)
+    if not module.check_mode:
+        with stopped_in_order("backup_verification"):
+            findings.report_archived_bytes(wal_verification.read_segments(archive, ours, remembered), part)
 
 
 def note(repository: Repository, found: t.Mapping[str, Verification], part: Part) -> None:

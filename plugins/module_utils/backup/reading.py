@@ -68,7 +68,7 @@ def read_files(
             return task, None
         if remembered:
             for path in task.paths:
-                _drop_cached(look.path(path))
+                drop_cached(look.path(path))
         return task, task.read(task.paths)
 
     saved = time.monotonic()
@@ -209,10 +209,10 @@ def base_problems(status: int, said: str) -> list[str]:
     ]
 
 
-def _drop_cached(path: str) -> None:
+def drop_cached(path: str) -> None:
     """What is verified is the disk: let the next reading of *path* come from there, not from memory."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

@@ -13,6 +13,7 @@ from ..result import Part
 from . import audit
 from .engine import Verification
 from .remembered import Remembered
+from .wal_verification import Archived, Bytes
 
 
 def report_bytes(found: t.Mapping[str, Verification], rehearsal: bool, part: Part) -> None:
@@ -99,3 +100,52 @@ def report_audit(facts: audit.Facts, part: Part) -> None:
     newest = audit.newest_to_restore(facts)
     if newest:
         part.metric("newest_backup_age_seconds", round(newest[1].total_seconds(), 1), "seconds")
+
+
+def report_archive(found: Archived, part: Part, newest: str) -> None:
+    """How far the WAL archive reaches from each backup; each that has a gap is a check of its own."""
+    part.metric("wal_archive_bytes", found.bytes, "bytes")
+    expected = "all WAL from the start of each backup to the newest segment, on the right timeline"
+    for label, missing in found.gaps.items():
+        part.require(
+            f"WAL archive from {label} on",
+            False,
+            expected=expected,
+            observed="; ".join(missing[:5]) + (f" … {len(missing)} in all" if len(missing) > 5 else ""),
+            advice="No point behind the gap can be restored from this backup. Make a new backup now, and find out who "
+            "removes WAL from the archive.",
+            missing=missing[:50],
+        )
+    if found.problem:
+        part.require("WAL archive", False, expected=expected, observed=found.problem, advice="See archive_command.")
+        return
+    if found.gaps:
+        return
+    words = [f"{len(found.covered)} backups to {found.end}, {found.segments} segments, {human_bytes(found.bytes)}"]
+    if found.older:
+        words.append(f"{len(found.older)} are older than the archive")
+    if found.elsewhere:
+        words.append(f"{len(found.elsewhere)} on a timeline that was left")
+    part.check(
+        "WAL archive",
+        "passed" if newest in found.covered else "warned",
+        expected=expected,
+        observed="; ".join(words),
+        advice="Make a new backup, so that points after it can be restored.",
+        evidence={"covered": found.covered, "older": found.older, "elsewhere": found.elsewhere},
+    )
+
+
+def report_archived_bytes(found: Bytes, part: Part) -> None:
+    part.metric("wal_read_bytes", found.read_bytes, "bytes")
+    left = f", {human_bytes(found.left_bytes)} still to be read" if found.left_bytes else ""
+    part.check(
+        "bytes of the WAL archive",
+        "failed" if found.problems else "warned" if found.left_bytes else "passed",
+        expected="every segment whole, and of this cluster",
+        observed="; ".join(found.problems[:5]) or f"{human_bytes(found.read_bytes)} read now{left}",
+        advice="No point behind a damaged segment can be restored. Make a new backup now, and find out what damages it."
+        if found.problems
+        else "Allow more by time_budget and read_budget.",
+        evidence={"problems": found.problems[:50]} if found.problems else {},
+    )
