@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -262,6 +263,31 @@ def test_told_to_stop_it_ends_the_rebuild_on_the_server_and_leaves_nothing(
         assert f"stopped by {number.name}" in shown["msg"]
         site.until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'wellkept reindex')")
     assert site.indexes() == before
+
+
+@pytest.mark.long
+def test_told_to_stop_it_ends_although_the_server_does_not_answer(site: ReindexSite) -> None:
+    site.make("DROP TABLE gated; DROP FUNCTION through_the_gate")
+    site.make(GATED)
+    frozen: list[int] = []
+    with site.closed_gate():
+        process = module_process("postgresql_reindex", site.options(tables=["public.gated"]))
+        site.until_rebuild_waits_at_the_gate()
+        rows = site.server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'wellkept reindex'")
+        try:
+            for (pid,) in rows:
+                os.kill(pid, signal.SIGSTOP)
+                frozen.append(pid)
+            process.send_signal(signal.SIGTERM)
+            shown = json.loads(process.communicate(timeout=120)[0])
+        finally:
+            for pid in frozen:
+                os.kill(pid, signal.SIGCONT)
+        assert shown["failed"]
+        assert "stopped by SIGTERM" in shown["msg"]
+    site.until("NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'wellkept reindex')")
+    assert rebuilt(site.run(tables=["public.gated"], amcheck=False)) == ["shop.public.gated_id"]
+    assert site.invalid() == []
 
 
 def test_two_runs_at_once_are_told_of_each_other(bloated: ReindexSite, tmp_path: Path) -> None:
