@@ -27,7 +27,7 @@ _DATABASES = """
 SELECT d.datname AS name, d.oid::bigint AS oid, d.datistemplate AS is_template, d.datallowconn AS allows_connections,
        d.datconnlimit AS connection_limit, r.rolsuper AS is_superuser,
        has_database_privilege(d.oid, 'CONNECT') AS may_connect,
-       CASE WHEN d.datallowconn AND d.datconnlimit <> -2
+       CASE WHEN {sizes} AND d.datallowconn AND d.datconnlimit <> -2
                  AND (has_database_privilege(d.oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE'))
             THEN pg_database_size(d.oid) ELSE 0 END AS size_bytes
 FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
@@ -77,12 +77,13 @@ def refuse_unmatched(option: str, patterns: t.Sequence[str], names: t.Iterable[s
         )
 
 
-def chosen(connection: t.Any, params: t.Mapping[str, t.Any]) -> Scope:
+def chosen(connection: t.Any, params: t.Mapping[str, t.Any], *, sizes: bool = True) -> Scope:
     """The databases that SCOPE_OPTIONS in *params* choose on the server of *connection*, sorted by name.
 
-    Raises MaintenanceError for a pattern in ``databases`` that matches no database.
+    Without *sizes* these are all 0: to measure them the server looks at every file. Raises MaintenanceError for a
+    pattern in ``databases`` that matches no database.
     """
-    rows = postgresql.query(connection, _DATABASES)
+    rows = postgresql.query(connection, _DATABASES.format(sizes=str(sizes).lower()))
     names = [row["name"] for row in rows]
     refuse_unmatched("databases", params["databases"], names, postgresql.server_name(params))
     scope = Scope([], [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from .. import postgresql
 from ..database import rights, scope, session
@@ -22,6 +23,9 @@ from .measure import LOCK_TIMEOUT, Sight, look_for, measure_tables, read_setting
 from .table import Table, limits_of
 
 PURPOSE = "database_vacuum"
+
+# Databases that are looked at side by side; each takes the server a new process that has to get to know its catalogs.
+AT_ONCE = 4
 
 _INDEX_BYTES = """
 SELECT i.indrelid::bigint AS oid, sum(pg_relation_size(i.indexrelid))::bigint AS bytes
@@ -67,7 +71,7 @@ class Server(t.NamedTuple):
 
 def ask_server(connection: t.Any, params: t.Mapping[str, t.Any]) -> Server:
     """The server that *connection* leads to, and the databases on it that *params* choose."""
-    chosen = scope.chosen(connection, params)
+    chosen = scope.chosen(connection, params, sizes=False)
     return Server(
         int(connection.info.server_version),
         read_settings(connection),
@@ -187,9 +191,11 @@ def index_bytes(connection: t.Any, oids: t.Sequence[int]) -> dict[int, int]:
 def survey_all(surveyor: Surveyor, part: Part) -> t.List[Site]:
     """All sites. A database that cannot be reached after all is a failed check, and no obstacle to the others."""
     sites = []
-    for database in surveyor.server.databases:
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        surveys = [(name, pool.submit(surveyor.survey, name)) for name in surveyor.server.databases]
+    for database, survey in surveys:
         try:
-            sites.append(surveyor.survey(database))
+            sites.append(survey.result())
         except MaintenanceError as error:
             part.check(
                 f"look at the tables of the database {database}",
@@ -198,6 +204,7 @@ def survey_all(surveyor: Surveyor, part: Part) -> t.List[Site]:
                 observed=error.observed,
                 advice=error.advice,
             )
+    part.changes.sort(key=lambda change: str(change["name"]))
     if sites:
         patterns = [pattern for pattern in surveyor.params["tables"] if pattern != "*"]
         scope.refuse_unmatched("tables", patterns, sorted(surveyor.seen), postgresql.server_name(surveyor.params))
