@@ -39,12 +39,14 @@ DEADLOCK_DETECTED = "40P01"
 # An autovacuum that waits for a lock is always one to prevent wraparound: others skip the table.
 # waitstart is empty for an instant after a wait began.
 _LOOK = """
-SELECT 'waits' AS role, l.pid, a.application_name AS application, a.usename AS "user", a.backend_type AS backend,
+SELECT CASE WHEN %s = ANY (b.pids) THEN 'waits' ELSE 'queues' END AS role, b.pids AS blockers, l.pid,
+       a.application_name AS application, a.usename AS "user", a.backend_type AS backend,
        coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8 AS seconds
-FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-WHERE NOT l.granted AND l.pid <> %s AND %s = ANY (pg_catalog.pg_blocking_pids(l.pid))
+FROM pg_catalog.pg_locks l CROSS JOIN LATERAL (SELECT pg_catalog.pg_blocking_pids(l.pid) AS pids) AS b
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE NOT l.granted AND l.pid <> %s
 UNION ALL
-SELECT 'holds', b.pid, a.application_name, a.usename, a.backend_type,
+SELECT 'holds', '{}', b.pid, a.application_name, a.usename, a.backend_type,
        coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8
 FROM pg_catalog.pg_locks l
 CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
@@ -64,11 +66,12 @@ class Other(t.NamedTuple):
 
 
 class Look(t.NamedTuple):
-    """What one look saw; ``at`` is when it was begun."""
+    """What one look saw; ``at`` is when it was begun, ``behind`` who waits on the statement by way of others."""
 
     waiting: tuple[Other, ...]
     holding: tuple[Other, ...]
     at: float
+    behind: frozenset[int] = frozenset()
 
 
 class Watched(t.NamedTuple):
@@ -160,10 +163,10 @@ def why_stop(look: Look, problem: str, now: float, max_block: float) -> tuple[st
                 f"made way for autovacuum (process {other.pid}), which {'waited' if waits else 'was'} "
                 f"{'for' if waits else 'at work on'} the table",
             )
-    holding = {other.pid for other in look.holding}
-    for other in look.waiting:
+    waiting = {other.pid for other in look.waiting} | look.behind
+    for other in look.holding:
         # ALTER TABLE, say, has a snapshot while it waits for the table that we have, and we wait for old snapshots.
-        if other.pid in holding:
+        if other.pid in waiting:
             return "blocking", f"{describe(other)} waited on it, and it on that process: a deadlock"
     longest = max(look.waiting, key=lambda other: other.seconds, default=None)
     if longest is not None and longest.seconds > max_block:
@@ -287,7 +290,7 @@ class _Watcher:
         rows = postgresql.query(self.connection, _LOOK, [self.pid, self.pid, self.pid])
         if self.last.holding:
             self.held_up += at - self.last.at
-        self.last = Look(_others(rows, "waits"), _others(rows, "holds"), at)
+        self.last = Look(_others(rows, "waits"), _others(rows, "holds"), at, _behind(rows, self.pid))
         self.longest_wait = max([self.longest_wait, *(other.seconds for other in self.last.waiting)])
 
     def stop(self, ended: float) -> bool:
@@ -319,6 +322,17 @@ def _others(rows: t.Sequence[t.Mapping[str, t.Any]], role: str) -> tuple[Other, 
         for row in rows
         if row["role"] == role
     )
+
+
+def _behind(rows: t.Sequence[t.Mapping[str, t.Any]], pid: int) -> frozenset[int]:
+    """The processes that wait on *pid* by way of others: a reader queues behind an ALTER TABLE that waits on it."""
+    blockers = {row["pid"]: set(row["blockers"]) for row in rows if row["role"] != "holds"}
+    found: set[int] = set()
+    more = {pid}
+    while more:
+        found |= more
+        more = {waiting for waiting, blocking in blockers.items() if blocking & found} - found
+    return frozenset(found - {pid})
 
 
 class Pair:
