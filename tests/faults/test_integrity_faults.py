@@ -16,6 +16,7 @@ import pytest
 from support.integrity import (
     SCHEMA,
     Inspector,
+    Proxy,
     file_of,
     flip_bit,
     looked_at,
@@ -29,6 +30,9 @@ from support.integrity import (
 from support.modules import checks_by_name, module_process
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
 
+LONG_ENOUGH = """
+SELECT clock_timestamp() - backend_start > interval '30 s' FROM pg_stat_activity WHERE backend_type = 'checkpointer'
+"""
 LOOKING = "SELECT pid FROM pg_stat_activity WHERE application_name = 'wellkept integrity' AND query LIKE '%{}%' AND {}"
 
 
@@ -350,3 +354,25 @@ def test_a_server_that_is_stopped_meanwhile_is_a_failure_that_says_so(tmp_path: 
         output, _errors = process.communicate(timeout=120)
     assert '"failed": true' in output
     assert "terminating connection due to administrator command" in output
+
+
+def test_a_connection_that_is_lost_is_no_damage_and_what_was_looked_at_is_taken_again(inspector: Inspector) -> None:
+    server = inspector.server
+    make_slow_indexes(server, 1, rows=5)
+    slow_down(server, 1)
+    wait_until("the server has run for a while", lambda: bool(server.sql(LONG_ENOUGH)[0][0]))
+    proxy = Proxy(server.port)
+    try:
+        through = {"login_host": "127.0.0.1", "login_port": proxy.port, "login_password": server.password}
+        process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True, **through))
+        sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
+        wait_until("the slow index is looked at", lambda: bool(server.sql(sleeping)))
+        proxy.cut()
+        output, _errors = process.communicate(timeout=120)
+    finally:
+        proxy.close()
+    shown = json.loads(output)
+    assert not shown.get("failed"), shown["msg"]
+    assert looked_at(shown) > 200, "its memory is another one, by the port"
+    hindered = checks_by_name(shown)["everything is looked at in time"]["evidence"]["hindered"]
+    assert hindered == [], "it was taken again"

@@ -156,3 +156,16 @@ def test_a_memory_that_makes_no_sense_is_begun_anew(tmp_path: Path, content: str
 )
 def test_a_refusal_is_damage_only_when_the_server_says_so(sqlstate: str, state: str) -> None:
     assert state_of_refusal(sqlstate, "said").state == state
+
+
+@pytest.mark.parametrize(("age", "restarted"), [(3.0, True), (500.0, False), (None, True)])
+def test_a_lost_connection_is_the_servers_death_only_when_its_processes_are_new(
+    age: float | None, restarted: bool
+) -> None:
+    assert looking.has_restarted(age, elapsed=10.0) is restarted
+
+
+def test_what_was_given_up_is_foreseen_to_take_longer_the_next_time() -> None:
+    given_up = entry_after(thing("x"), Entry(), Verdict(looking.TOO_LONG, seconds=20.0), RULES)
+    assert turns.predicted_seconds(thing("x"), given_up, RULES) == 40.0
+    assert turns.predicted_seconds(thing("x")._replace(file=8), given_up, RULES) < 1

@@ -10,7 +10,6 @@ second connection, so that nobody who wants to alter the table waits for long.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 import typing as t
@@ -42,6 +41,13 @@ _RECOVERY_CONFLICT = "40001"
 _VANISHED = ("42P01", "42704", "42809")
 _BLOCK_OUT_OF_RANGE = "22023"  # the table was truncated meanwhile
 
+# A crash ends all processes of the server but the first, and sets its statistics back, which everybody may see.
+_AGE = """
+SELECT extract(epoch FROM clock_timestamp() - greatest(
+    (SELECT max(backend_start) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'checkpointer'),
+    (SELECT stats_reset FROM pg_catalog.pg_stat_archiver)))::float8
+"""
+_CLOCK_TOLERANCE = 5.0
 _STILL_THERE = "SELECT count(*) FROM pg_catalog.pg_class WHERE oid = %s::bigint::oid"
 
 
@@ -58,11 +64,15 @@ class Verdict(t.NamedTuple):
 
 
 class Effort(t.NamedTuple):
-    """How closely to look, for how many seconds (infinite: as long as it takes), and how long others may wait on it."""
+    """How closely to look, for how many seconds (infinite: as long as it takes), and how long others may wait on it.
+
+    ``began`` is when the look did (monotonic).
+    """
 
     closely: bool
     seconds: float
     max_block: float
+    began: float = 0.0
 
 
 class Reach(t.NamedTuple):
@@ -101,6 +111,7 @@ def look_at(pair: Pair, thing: Thing, schema: str, first_block: int, effort: Eff
     Raises MaintenanceError when the server was stopped, or cannot be reached any more.
     """
     began = time.monotonic()
+    effort = effort._replace(began=began)
     verdict: t.Optional[Verdict] = None
     try:
         if thing.size_bytes <= SMALL and not first_block:
@@ -111,7 +122,7 @@ def look_at(pair: Pair, thing: Thing, schema: str, first_block: int, effort: Eff
         elif verdict is None:
             verdict = _watched(pair, thing, _statement(thing, schema, effort.closely), effort)
     except QueryError as error:
-        verdict = judge(pair, thing, error)
+        verdict = judge(pair, thing, error, began)
     return verdict._replace(seconds=time.monotonic() - began)
 
 
@@ -123,7 +134,7 @@ def _look_briefly(pair: Pair, thing: Thing, schema: str, effort: Effort) -> t.Op
     except QueryError as error:
         if error.sqlstate == QUERY_CANCELED:
             return None
-        return judge(pair, thing, error)
+        return judge(pair, thing, error, effort.began)
     return _verdict_of(thing, rows)
 
 
@@ -172,7 +183,7 @@ def _watched(pair: Pair, thing: Thing, statement: t.Any, effort: Effort) -> Verd
     if watched.ended == "done":
         return _verdict_of(thing, watched.rows)
     if watched.ended == "failed" and watched.error is not None:
-        return judge(pair, thing, watched.error)
+        return judge(pair, thing, watched.error, effort.began)
     if watched.ended == "timeout":
         return Verdict(TOO_LONG, size=thing.size_bytes)
     return Verdict(PUT_OFF, reason=watched.reason)
@@ -217,8 +228,8 @@ def _verdict_of(thing: Thing, rows: t.Sequence[t.Mapping[str, t.Any]]) -> Verdic
     return Verdict(DAMAGED, messages, int(rows[0]["total"]), size=thing.size_bytes)
 
 
-def judge(pair: Pair, thing: Thing, error: QueryError) -> Verdict:
-    """What the server's refusal says of *thing*.
+def judge(pair: Pair, thing: Thing, error: QueryError, began: float) -> Verdict:
+    """What the server's refusal, to a look that *began* then, says of *thing*.
 
     Raises MaintenanceError when the server was stopped, or cannot be reached any more.
     """
@@ -226,11 +237,18 @@ def judge(pair: Pair, thing: Thing, error: QueryError) -> Verdict:
         raise error
     verdict = state_of_refusal(error.sqlstate, error.observed)
     if verdict.state == CRASHED:
-        _wait_for_server(pair)
+        age = _wait_for_server(pair)
+        if not has_restarted(age, time.monotonic() - began):
+            return Verdict(PUT_OFF, reason=f"the connection was lost: {error.observed}")
         return verdict
     if verdict.state == DAMAGED and not value(pair.work, _STILL_THERE, [thing.oid]):
         return Verdict(VANISHED)
     return verdict
+
+
+def has_restarted(age: t.Optional[float], elapsed: float) -> bool:
+    """Whether the server's processes, *age* seconds old, were begun anew in the *elapsed* seconds; a guess says yes."""
+    return age is None or age <= elapsed + _CLOCK_TOLERANCE
 
 
 def state_of_refusal(sqlstate: str, said: str) -> Verdict:
@@ -248,18 +266,16 @@ def state_of_refusal(sqlstate: str, said: str) -> Verdict:
     return Verdict(NOT_CHECKED, reason=said)
 
 
-def _wait_for_server(pair: Pair, seconds: float = 60.0) -> None:
-    """Wait until the server, whose process has just died, answers again."""
+def _wait_for_server(pair: Pair, seconds: float = 60.0) -> t.Optional[float]:
+    """Wait until the server answers again; returns how old its processes are, in seconds."""
     deadline = time.monotonic() + seconds
     pair.close()
     while True:
         try:
-            with contextlib.suppress(QueryError):
-                value(pair.work, "SELECT 1")
-                return
+            age = value(pair.work, _AGE)
+            return None if age is None else float(age)
         except MaintenanceError:
+            pair.close()
             if time.monotonic() > deadline:
                 raise
-        if time.monotonic() > deadline:
-            value(pair.work, "SELECT 1")
         time.sleep(0.2)

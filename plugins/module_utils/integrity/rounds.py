@@ -74,12 +74,12 @@ def go_round(ground: Ground, queue: t.Sequence[Thing], budget: Budget) -> Round:
                 found.left_over.append(thing)
                 continue
             verdict = pairs.trouble(thing) or _look_at(ground, thing, pairs.of(thing.database), budget)
+            before = ground.remembered.of(thing.key)
+            ground.remembered.entries[thing.key] = entry_after(thing, before, verdict, ground.rules)
             if verdict.state in (looking.LOCKED, looking.PUT_OFF) and attempt < TRIES:
                 waiting.append((thing, attempt + 1))
                 continue
             found.verdicts.append((thing, verdict))
-            before = ground.remembered.of(thing.key)
-            ground.remembered.entries[thing.key] = entry_after(thing, before, verdict, ground.rules)
             if budget.spent() - saved > SAVE_EVERY:
                 ground.remembered.save()
                 saved = budget.spent()

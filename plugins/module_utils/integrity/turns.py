@@ -53,9 +53,14 @@ def in_order(things: t.Sequence[Thing], memory: Memory, rules: Rules) -> t.List[
 
 
 def predicted_seconds(thing: Thing, entry: Entry, rules: Rules) -> float:
-    """How long looking at *thing* takes: as long as the last time, for its size; a table is looked at in portions."""
+    """How long looking at *thing* takes: as long as the last time, for its size; a table is looked at in portions.
+
+    What was given up takes at least twice as long as it was given.
+    """
     if thing.kind == TABLE:
         return 0.0
+    if entry.gave_up_after and entry.file == thing.file:
+        return 2 * entry.gave_up_after
     if entry.seconds and entry.size and entry.level == rules.level(thing):
         return entry.seconds * max(thing.size_bytes, 1) / entry.size
     return thing.size_bytes / (SPEED_OF_HEAP_ALL_INDEXED if rules.level(thing) else SPEED)
