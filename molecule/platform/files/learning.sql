@@ -16,7 +16,11 @@ INSERT INTO enrolments
 INSERT INTO submissions (enrolment_id, assignment, submitted_at, graded_at, grade)
     SELECT i / 2, i % 2, now() - i * interval '1 minute', now() - i * interval '30 seconds', i % 11
     FROM generate_series(0, 39999) i;
+CREATE INDEX ON enrolments (course_id);
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO learning;
+CREATE EXTENSION amcheck;
+CREATE EXTENSION pg_stat_statements;
+CREATE EXTENSION pgstattuple;
 -- What years of use leave behind: indexes with more holes than keys, and rows that nobody has vacuumed.
 CREATE TABLE visits (id bigint PRIMARY KEY, student_id int NOT NULL, page text NOT NULL);
 INSERT INTO visits SELECT i, i * 7919 % 4000, 'page ' || i * 31 % 977 FROM generate_series(1, 300000::bigint) i;

@@ -70,7 +70,7 @@ def undisturbed(directory):
     return seen[-1] - seen[0]
 
 
-def kill_once(kind, directory, delay):
+def kill_once(kind, directory, delay, service):
     """Start the module, kill when it has been rebuilding for *delay* seconds; returns the phase in which it was hit."""
     [(data,)] = sql("SHOW data_directory", "postgres")
     with open(f"{data}/postmaster.pid", encoding="ascii") as stream:
@@ -86,9 +86,11 @@ def kill_once(kind, directory, delay):
                 os.kill(
                     {"module": process.pid, "backend": seen and seen[0], "postmaster": postmaster}[kind], signal.SIGKILL
                 )
+                # The module waits for the server to come back, for some minutes.
+                up_again(service)
                 victim.answer(process)
                 return (seen[1] or "beginning") if seen else "between rebuilds"
-            time.sleep(0.001)
+            time.sleep(0.003)
     victim.answer(process)
     return "it had ended"
 
@@ -109,8 +111,7 @@ def one_round(kind, directory, delay, fresh, service):
     victim.bloat()
     before = victim.definitions(), victim.content()
     with Users():
-        phase = kill_once(kind, directory, delay)
-        up_again(service)
+        phase = kill_once(kind, directory, delay, service)
         victim.wait_until(lambda: not sessions(), "the killed module's sessions have ended")
     leftovers = victim.not_valid()
     shown = victim.answer(victim.start(directory))
