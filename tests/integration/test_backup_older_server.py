@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import Verification
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.remembered import Remembered
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
 from support.modules import checks_by_name, run_module
 from support.postgresql import PostgresServer
 
@@ -53,3 +56,27 @@ def test_an_older_server_gets_sound_full_backups_and_the_reason(server: Postgres
     engine = CoreEngine(Repository(options["repository"], "main"), os.fspath(server.bin_dir))
     assert [backup.type for backup in engine.list()] == ["full", "full"]
     assert all(engine.verify(backup.label).sound for backup in engine.list())
+    for backup in engine.list():
+        read_in_parts(engine, backup)
+
+
+def read_in_parts(engine: CoreEngine, backup: Backup) -> None:
+    """Older programs, too, read some of a base by links and a partial manifest, and find what is damaged in it."""
+
+    def look(later: float) -> Verification:
+        return engine.verify(
+            backup.label, remembered=Remembered(engine.repository, within=1000, now=time.time() + later)
+        )
+
+    assert look(10).read_bytes >= backup.metadata["bytes"] * 0.99
+    assert look(20).read_bytes == 0
+    touched, flipped = (Path(backup.path("base", "global", name)) for name in ("1260", "1262"))
+    touched.touch()
+    some = look(30)
+    assert some.problems == []
+    assert some.read_bytes == touched.stat().st_size
+    content = bytearray(flipped.read_bytes())
+    content[50] ^= 1
+    flipped.write_bytes(content)
+    (problem,) = look(40).problems
+    assert 'checksum mismatch for file "global/1262"' in problem

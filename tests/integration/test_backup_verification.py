@@ -43,7 +43,6 @@ def test_every_byte_is_read_once_and_then_not_again(site: BackupSite) -> None:
     assert metric(first, "read_bytes") >= total * 0.99
     assert metric(first, "verified_bytes") == metric(second, "verified_bytes") == total
     assert metric(second, "read_bytes") <= total * 0.05
-    assert metric(second, "verification_seconds") < metric(first, "verification_seconds")
     assert "unchanged since it was" in checks_by_name(second)["bytes of the backups"]["observed"]
 
 

@@ -34,6 +34,8 @@ _VIEW = ".view-"
 
 # A file that was changed so shortly before it was read could be changed again without looking different.
 _GRANULARITY = 2.0
+# What was not put in place after this time never will be.
+_WRITING = 3600.0
 
 
 class Budget:
@@ -160,9 +162,16 @@ class Remembered:
                 if name.startswith(_VIEW):
                     if is_free(os.path.join(path, LOCK)):
                         shutil.rmtree(path, ignore_errors=True)
-                elif name.split(".json")[0] not in labels:
+                elif name.partition(".json")[0] not in labels and not self._is_being_written(name):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
+
+    def _is_being_written(self, name: str) -> bool:
+        """Whether *name* may be what somebody else is about to put in place."""
+        try:
+            return name.startswith(".") and self.now - os.lstat(os.path.join(self.directory, name)).st_mtime < _WRITING
+        except OSError:
+            return True
 
     @contextlib.contextmanager
     def view(self) -> t.Iterator[str]:
