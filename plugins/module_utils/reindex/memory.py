@@ -28,8 +28,6 @@ _LEARN_FROM = 8 * 1024**2
 _WEIGHT = 0.5
 # Pages of a fresh index are never full to the last byte: less bloat than this after a rebuild is none.
 _FRESH = 0.1
-# An entry of a btree takes 16 bytes and a pointer of 4; a page has room for so many bytes of them.
-_ENTRY, _PAGE, _BLOCK = 20, 8152, 8192
 
 
 class Memory:
@@ -70,7 +68,7 @@ class Memory:
         """
         if index.bloat_ratio is None:
             return None, index.predicted_bytes
-        ratio, predicted = index.bloat_ratio, max(index.predicted_bytes, least_size(index))
+        ratio, predicted = index.bloat_ratio, index.predicted_bytes
         entry = self._settled.get(_key(index))
         if entry is not None and entry["definition"] == _digest(index):
             if entry["method"] == index.method:
@@ -128,16 +126,6 @@ class Memory:
 def cost(table_bytes: int, new_bytes: int) -> int:
     """What a rebuild reads and writes: the table twice, the new index, as much WAL, and the sort."""
     return 2 * table_bytes + 3 * new_bytes
-
-
-def least_size(index: IndexBloat) -> int:
-    """The size below which a rebuild cannot bring *index*, whatever its pages look like now.
-
-    Rows with the same key (NULL, say) share one entry in a unique index that has grown, but not in one that is built.
-    """
-    if index.access_method != "btree" or not index.is_unique or index.tuples <= 0:
-        return 0
-    return int(index.tuples * _ENTRY / (_PAGE * index.fillfactor / 100) * _BLOCK)
 
 
 def _key(index: IndexBloat) -> str:
