@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ from support.database import (
     kill_postmaster,
     wait_until_up,
 )
-from support.modules import module_process, run_module
+from support.nursery import Nursery, Run, nursery
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
 
 KILLS = 52  # on the newest server; on others a quarter of it
@@ -46,7 +46,7 @@ CREATE FUNCTION slowly(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
   BEGIN PERFORM pg_sleep(current_setting('campus.pause', true)::float8); RETURN $1; END $$;
 CREATE TABLE mark (id bigint PRIMARY KEY, student bigint NOT NULL, subject text NOT NULL, place point, essay text);
 INSERT INTO mark SELECT g, g % 50, 'subject ' || g, point(g, g % 9), CASE WHEN g % 50 = 0 THEN
-  (SELECT string_agg(md5(g::text || h), '') FROM generate_series(1, 90) h) END FROM generate_series(1, 400) g;
+  (SELECT string_agg(md5(g::text || h), '') FROM generate_series(1, 90) h) END FROM generate_series(1, 250) g;
 CREATE INDEX mark_slowly ON mark (slowly(student), subject);
 CREATE UNIQUE INDEX mark_subject ON mark (subject);
 CREATE INDEX mark_place ON mark USING gist (place);
@@ -54,14 +54,15 @@ CREATE EXTENSION amcheck;
 CREATE EXTENSION pgstattuple;
 """
 
-Kill = Callable[["Site", "subprocess.Popen[str]", random.Random], bool]
+Kill = Callable[["Site", Run, random.Random], bool]
 
 
 class Site:
     """A database whose indexes are bloated, and the module that rebuilds them."""
 
-    def __init__(self, server: PostgresServer, state_dir: Path) -> None:
+    def __init__(self, server: PostgresServer, state_dir: Path, modules: Nursery) -> None:
         self.server = server
+        self.modules = modules
         self.state_dir = state_dir
         server.sql(f"CREATE DATABASE {DATABASE}")
         server.sql(SCHEMA, DATABASE)
@@ -78,46 +79,44 @@ class Site:
             "retry_for": "0",
         }
 
-    def begin(self) -> subprocess.Popen[str]:
-        """Start a run that has something to do, and does some of it slowly."""
+    @contextlib.contextmanager
+    def slow_run(self) -> Iterator[Run]:
+        """A run that has something to do, does some of it slowly, and has to wait for others."""
         bloat(self.server, DATABASE)
         self.server.sql(f"ALTER DATABASE {DATABASE} SET campus.pause = '0.001'")
-        return module_process("postgresql_reindex", self.options)
+        with traffic(self.server, DATABASE, "mark", hold=0.06, clients=1):
+            yield self.modules.start(self.options)
 
-    def rebuild(self, **options: Any) -> dict[str, Any]:
+    def rebuild(self) -> dict[str, Any]:
         """A whole run, at full speed."""
         self.server.sql(f"ALTER DATABASE {DATABASE} SET campus.pause = '0'")
-        return run_module("postgresql_reindex", {**self.options, **options})
+        return self.modules.run(self.options)
 
     def measure(self) -> None:
         """How long a slow run takes now."""
-        with traffic(self.server, DATABASE, "mark", hold=0.08):
-            began = time.monotonic()
-            output, errors = self.begin().communicate(timeout=300)
-        assert not json.loads(output).get("failed"), output + errors
+        began = time.monotonic()
+        with self.slow_run() as run:
+            assert not json.loads(run.end()).get("failed")
         self.seconds = time.monotonic() - began
 
     def kill_once(self, kill: Kill, phase: str, chance: random.Random) -> str:
         """Kill a run in *phase*, or anywhere if that is empty; returns the phase that was seen just before."""
         for attempt in range(1, 21):
-            with traffic(self.server, DATABASE, "mark", hold=0.08):
-                process = self.begin()
-                seen = self._wait_for(process, phase, self.seconds * chance.random() / attempt)
-                at_work = process.poll() is None and (not phase or seen == phase)
-                met = at_work and kill(self, process, chance)
-                output, errors = process.communicate(timeout=300)
+            with self.slow_run() as run:
+                seen = self._wait_for(run, phase, self.seconds * chance.random() / attempt)
+                met = not run.ended and (not phase or seen == phase) and kill(self, run, chance)
+                output = run.end()
                 wait_until_up(self.server)
             if met:
-                if process.returncode != -signal.SIGKILL:
-                    assert json.loads(output)["checks"] is not None, output + errors
+                assert not output or json.loads(output)["checks"] is not None, output
                 return seen
         raise AssertionError(f"no run was ever seen {phase or 'at work'}")
 
-    def _wait_for(self, process: subprocess.Popen[str], phase: str, seconds: float) -> str:
+    def _wait_for(self, run: Run, phase: str, seconds: float) -> str:
         progress = "SELECT phase FROM pg_stat_progress_create_index WHERE datname = current_database()"
         end = time.monotonic() + seconds
         with self.server.connect(DATABASE) as connection:
-            while process.poll() is None:
+            while not run.ended:
                 row = connection.execute(progress).fetchone()
                 seen = str(row[0]) if row else ""
                 if seen == phase if phase else time.monotonic() > end:
@@ -126,12 +125,12 @@ class Site:
         return ""
 
 
-def kill_module(_site: Site, process: subprocess.Popen[str], _chance: random.Random) -> bool:
-    process.kill()
+def kill_module(_site: Site, run: Run, _chance: random.Random) -> bool:
+    run.kill()
     return True
 
 
-def kill_backend(site: Site, _process: subprocess.Popen[str], chance: random.Random) -> bool:
+def kill_backend(site: Site, _run: Run, chance: random.Random) -> bool:
     """The server process that rebuilds; if none does, any that works for the module."""
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'wellkept%'"
     rebuilds = "SELECT pid FROM pg_stat_progress_create_index"
@@ -141,7 +140,7 @@ def kill_backend(site: Site, _process: subprocess.Popen[str], chance: random.Ran
     return bool(found)
 
 
-def kill_server(site: Site, _process: subprocess.Popen[str], _chance: random.Random) -> bool:
+def kill_server(site: Site, _run: Run, _chance: random.Random) -> bool:
     kill_postmaster(site.server)
     site.server.start()
     return True
@@ -149,8 +148,11 @@ def kill_server(site: Site, _process: subprocess.Popen[str], _chance: random.Ran
 
 @pytest.fixture(scope="module", params=available_majors(), ids=server_id)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with postgres_server({"autovacuum": "off"}, bin_dir_of(request.param)) as server:
-        yield Site(server, tmp_path_factory.mktemp("state"))
+    with (
+        postgres_server({"autovacuum": "off"}, bin_dir_of(request.param)) as server,
+        nursery("postgresql_reindex", "psycopg.sql") as modules,
+    ):
+        yield Site(server, tmp_path_factory.mktemp("state"), modules)
 
 
 def campaign(site: Site, kill: Kill, kills: int, seed: int) -> None:

@@ -1,0 +1,112 @@
+"""Modules as processes that start at once: forked from one that has imported all, as for campaigns of many runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .modules import COLLECTIONS
+
+_PROGRAM = """
+import importlib, json, os, signal, sys
+from ansible.module_utils import basic
+module = importlib.import_module("ansible_collections.wellkept.maintenance.plugins.modules." + sys.argv[1])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid:
+        print(pid, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
+    os.dup2(1, 2)
+    basic._ANSIBLE_ARGS = json.dumps(order["arguments"]).encode()
+    basic._ANSIBLE_PROFILE = "legacy"
+    try:
+        module.main()
+    except SystemExit:
+        pass
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+class Run:
+    """One run of the module, in a process of its own."""
+
+    def __init__(self, pid: int, output: Path) -> None:
+        self.pid = pid
+        self._output = output
+
+    @property
+    def ended(self) -> bool:
+        return not Path(f"/proc/{self.pid}").exists()
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def end(self, seconds: float = 300) -> str:
+        """Wait until it has ended; returns all that it wrote."""
+        deadline = time.monotonic() + seconds
+        while not self.ended:
+            assert time.monotonic() < deadline, "the module does not end"
+            time.sleep(0.005)
+        return self._output.read_text()
+
+
+class Nursery:
+    """Starts runs of one module."""
+
+    def __init__(self, process: subprocess.Popen[str], directory: Path) -> None:
+        self._process = process
+        self._directory = directory
+        self._count = 0
+
+    def start(self, options: dict[str, Any]) -> Run:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._count += 1
+        output = self._directory / str(self._count)
+        output.touch()
+        internal = {"_ansible_check_mode": False, "_ansible_remote_tmp": "/tmp", "_ansible_version": "2.19"}
+        order = {"output": str(output), "arguments": {"ANSIBLE_MODULE_ARGS": {**options, **internal}}}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
+        return Run(int(self._process.stdout.readline()), output)
+
+    def run(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Run the module to its end and return what it answered."""
+        return {"failed": False, **json.loads(self.start(options).end())}
+
+
+@contextlib.contextmanager
+def nursery(module: str, *imports: str) -> Iterator[Nursery]:
+    """Runs of *module* start at once while the block runs; *imports* is what it imports late."""
+    with tempfile.TemporaryDirectory(prefix="wellkept-nursery-") as directory:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, module, *imports],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
+        )
+        try:
+            yield Nursery(process, Path(directory))
+        finally:
+            process.communicate()
