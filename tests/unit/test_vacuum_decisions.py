@@ -258,6 +258,9 @@ CLEAN = DIRTY._replace(dirty_pages=0, last_vacuum=9.0, last_analyze=9.0)
         (DIRTY, "blocking", act.IN_THE_WAY),
         (DIRTY, "autovacuum", act.IN_THE_WAY),
         (DIRTY, "timeout", act.OVER),
+        # Cancelled half-way: cleaner, and not done.
+        (DIRTY._replace(dirty_pages=100, last_analyze=9.0), "blocking", act.IN_THE_WAY),
+        (DIRTY._replace(dirty_pages=100, last_analyze=9.0), "timeout", act.OVER),
         # It may have come to its end just before it was cancelled.
         (CLEAN, "blocking", act.DONE),
     ],

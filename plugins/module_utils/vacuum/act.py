@@ -111,7 +111,7 @@ def judge(step: Step, after: t.Optional[Table], watched: Watched) -> tuple[str, 
     """Whether *step* had the effect that it was for, by the measurement *after* it; never by its exit alone."""
     if after is None:
         return GONE, "the table was dropped meanwhile"
-    missing = [*_not_vacuumed(step, after), *_not_analyzed(step, after)]
+    missing = [*_not_vacuumed(step, after, watched), *_not_analyzed(step, after)]
     if not missing:
         return DONE, "done"
     words = " and ".join(missing)
@@ -127,11 +127,12 @@ def judge(step: Step, after: t.Optional[Table], watched: Watched) -> tuple[str, 
     return NO_EFFECT, words
 
 
-def _not_vacuumed(step: Step, after: Table) -> list[str]:
+def _not_vacuumed(step: Step, after: Table, watched: Watched) -> list[str]:
     before = step.table
     if not step.vacuum:
         return []
-    cleaner = after.dirty_pages < before.dirty_pages
+    # One that was cancelled has cleaned some pages, too.
+    cleaner = after.dirty_pages < before.dirty_pages and watched.ended == "done"
     younger = after.xid_age < before.xid_age or after.mxid_age < before.mxid_age
     if step.freeze:
         return [] if younger else ["its age has not fallen"]

@@ -42,6 +42,7 @@ class Runner:
         self.pace = pace
         self.max_block = max_block
         self.work = Work([], [], {})
+        self._places: t.Dict[int, int] = {}
         self._desks: t.Dict[str, Desk] = {}
         self._worked_in: t.Set[str] = set(surveyor.made_dirty)
 
@@ -70,10 +71,15 @@ class Runner:
             outcome = self._try(step, sites[step.table.database])
             if outcome is None:
                 continue
-            self.work.outcomes[:] = [one for one in self.work.outcomes if one.step is not step] + [outcome]
+            self._keep(outcome)
             if outcome.result in TRY_AGAIN:
                 again.append(step)
         return again
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Of several tries at one step, only the last counts."""
+        place = self._places.setdefault(id(outcome.step), len(self.work.outcomes))
+        self.work.outcomes[place : place + 1] = [outcome]
 
     def _try(self, step: Step, site: Site) -> t.Optional[Outcome]:
         index_bytes = site.index_bytes.get(step.table.oid, 0)

@@ -79,6 +79,9 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
         for outcome in mine:
             if outcome.result not in (DONE, GONE):
                 _record_failure(outcome, server, part)
+                if outcome.after is not None and outcome.after.dirty_pages < outcome.step.table.dirty_pages:
+                    before, after = state_of(outcome.step.table), state_of(outcome.after)
+                    part.change("table", full_name(outcome.step), before, f"{outcome.step.action} begun: {after}")
     _record_troubles(sites, server, work, part)
     _record_postponed(work, part)
 
@@ -92,7 +95,7 @@ def record_metrics(sites: t.Sequence[Site], work: Work, ages: t.Sequence[t.Mappi
         "tidied_catalogs": sum(outcome.step.is_tidying for outcome in work.outcomes),
         "clean_tables": sum(len(site.skipped) for site in sites),
         "held_tables": sum(len(site.held) for site in sites),
-        "postponed_tables": len(work.postponed),
+        "postponed_tables": sum(not step.is_tidying for step, _seconds in work.postponed),
     }
     for name, count in counts.items():
         part.metric(name, count, "count")
@@ -318,6 +321,7 @@ def quoted_name(table: Table) -> str:
 def _record_postponed(work: Work, part: Part) -> None:
     tried = [outcome.step for outcome in work.outcomes]
     left = [(step, seconds) for step, seconds in work.postponed if not any(step is one for one in tried)]
+    left = [(step, seconds) for step, seconds in left if not step.is_tidying]
     if not left:
         return
     urgent = [full_name(step) for step, _seconds in left if step.is_urgent]
