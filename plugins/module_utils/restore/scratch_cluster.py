@@ -40,6 +40,8 @@ _FROM_CONTROL = {
 
 _WAL_FILE = re.compile(r"[0-9A-F]{24}(\.partial)?|[0-9A-F]{8}\.history")
 
+_PAUSED = "pausing at the end of recovery"
+
 # Programs must not be caught in what roles or databases set for their sessions (ALTER ROLE ... SET).
 _TOOL_OPTIONS = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off -c row_security=off"
 
@@ -47,13 +49,14 @@ _TOOL_OPTIONS = "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction
 class ScratchCluster:
     """The cluster in the private directory *directory*; its files are laid down in ``data`` and its WAL in ``wal``.
 
-    *user* is whom the server runs as when we are root.
+    *user* is whom the server runs as when we are root; a *lasting* server outlives us.
     """
 
-    def __init__(self, directory: str, bin_dir: str, user: str) -> None:
+    def __init__(self, directory: str, bin_dir: str, user: str, *, lasting: bool = False) -> None:
         self.directory = directory
         self.bin_dir = bin_dir
         self.user = user
+        self.lasting = lasting
         self.data = os.path.join(directory, "data")
         self.wal = os.path.join(directory, "wal")
         self.log = os.path.join(directory, "server.log")
@@ -136,6 +139,16 @@ class ScratchCluster:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(30)
                 break
+
+    def stop_cleanly(self, seconds: float) -> None:
+        """End the server after a checkpoint: its files are kept."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise self._not_up("it did not end when told to") from None
+            self.process = None
 
     def connect(self, dbname: str) -> t.Any:
         """A connection as a superuser, free of what roles and databases set for their sessions."""
@@ -227,7 +240,8 @@ class ScratchCluster:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise self._not_up(f"it ended with status {process.returncode}")
-            if first_line(state, 7) == "ready":
+            # A lasting server is one that waits at its target; it accepts connections before that.
+            if first_line(state, 7) == "ready" and (not self.lasting or _PAUSED in self.read_log()):
                 return
             time.sleep(0.01)
         raise self._not_up("it was still in recovery when the time was up")
@@ -272,7 +286,8 @@ class ScratchCluster:
 
     def _prefix(self) -> list[str]:
         # Whichever of the two is harder to reach says what the server's user needs.
-        return dying_with_us(max((as_user(self.user, place) for place in (self.bin_dir, self.directory)), key=len))
+        prefix = max((as_user(self.user, place) for place in (self.bin_dir, self.directory)), key=len)
+        return prefix if self.lasting else dying_with_us(prefix)
 
 
 def dying_with_us(prefix: list[str], by_signal: str = "QUIT") -> list[str]:

@@ -177,12 +177,12 @@ def remove_leftover(base: str, name: str) -> str:
     if os.path.islink(path):
         os.unlink(path)
         return "removed a link of that name"
-    ended = _end_server_of(os.path.join(path, "data"))
+    ended = end_server_of(os.path.join(path, "data"))
     _remove(path)
     return f"ended its server (process {ended}) and removed it" if ended else "removed"
 
 
-def _end_server_of(data: str) -> int:
+def end_server_of(data: str, signals: t.Sequence[signal.Signals] = (signal.SIGQUIT, signal.SIGKILL)) -> int:
     """End the server that runs on *data*, if postmaster.pid names a process that really does; its id, or 0."""
     try:
         descriptor = os.open(os.path.join(data, "postmaster.pid"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -195,7 +195,7 @@ def _end_server_of(data: str) -> int:
         # The process is held by its descriptor: from here on its number cannot mean another one.
         if not _works_in(pid, data):
             return 0
-        for number in (signal.SIGQUIT, signal.SIGKILL):
+        for number in signals:
             signal.pidfd_send_signal(process, number)
             if select.select([process], [], [], _SECONDS_TO_END)[0]:
                 return pid

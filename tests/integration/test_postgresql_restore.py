@@ -1,0 +1,306 @@
+"""A restore into place: the plan before anything is written, the old cluster kept, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import in_place
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Place
+from support.modules import ROOT, checks_by_name, module_process, run_module
+from support.pitr import SETTINGS, PitrSite
+from support.postgresql import UNPRIVILEGED, postgres_server
+from support.wal import wait_for
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[PitrSite]:
+    """A cluster with a backup, commits after it in the archive, and a server that is stopped."""
+    with postgres_server(SETTINGS) as server:
+        site = PitrSite(server, tmp_path)
+        server.sql("CREATE TABLE log (xid bigint, filling text)")
+        site.back_up()
+        site.write(30)
+        site.back_up()
+        server.stop("fast")
+        yield site
+        end_servers(site)
+
+
+def end_servers(site: PitrSite) -> None:
+    place = Place(str(site.server.data))
+    in_place.end_server_of(place.new)
+    in_place.end_server_of(place.data)
+
+
+def options(site: PitrSite, **others: Any) -> dict[str, Any]:
+    return {**site.options(run_as=UNPRIVILEGED, confirm="main", timeout="2m"), **others}
+
+
+def restore(site: PitrSite, *, check: bool = False, **others: Any) -> dict[str, Any]:
+    return run_module("postgresql_restore", options(site, **others), check=check)
+
+
+def rows(site: PitrSite) -> set[int]:
+    return {xid for (xid,) in site.server.sql("SELECT DISTINCT xid FROM log WHERE xid > 0")}
+
+
+def beside(site: PitrSite) -> list[str]:
+    """What lies beside the data directory, by its kind."""
+    names = [path.name for path in site.server.directory.iterdir()]
+    return sorted(name.split(".", 1)[1].split("-2")[0] for name in names if name.startswith("data."))
+
+
+def snapshot(directory: Path) -> dict[str, tuple[int, int]]:
+    return {
+        str(path.relative_to(directory)): (path.lstat().st_size, path.lstat().st_mtime_ns)
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_to_the_newest_point_with_the_old_directory_kept_and_the_new_timeline_archived(site: PitrSite) -> None:
+    before = snapshot(site.server.data)
+    shown = restore(site)
+    assert not shown["failed"], shown["msg"]
+    assert len(rows(site)) == 30
+    assert beside(site) == ["before-restore", "wellkept-restore.lock"]
+    (aside,) = site.server.directory.glob("data.before-restore-*")
+    assert snapshot(aside) == before
+    assert {"fetch_seconds", "replay_seconds", "start_seconds", "service_start_seconds"} <= set(shown["metrics"])
+    assert site.server.sql("SHOW archive_mode") == [("on",)]
+    # Without its history, nobody could restore along the new timeline.
+    assert wait_for((site.wal / "00000002" / "00000002.history").exists)
+    site.back_up()
+    site.write(30)
+    site.back_up()
+    site.server.stop("fast")
+    again = restore(site)
+    assert not again["failed"], again["msg"]
+    assert len(rows(site)) == 60
+    # And to a point before the first restore, from the first backup.
+    site.server.stop("fast")
+    (first, *_others) = site.backups()
+    third = restore(site, target=f"name:{first.metadata['restore_point']['name']}", backup=first.label)
+    assert not third["failed"], third["msg"]
+    assert rows(site) == set()
+
+
+def test_without_confirmation_it_shows_the_plan_and_touches_nothing(site: PitrSite) -> None:
+    before = snapshot(site.server.directory)
+    shown = restore(site, confirm="")
+    assert not shown["failed"], shown["msg"]
+    assert not shown["changed"]
+    found = checks_by_name(shown)
+    assert found["confirmation"]["status"] == "warned"
+    assert "confirm=main" in found["confirmation"]["advice"]
+    assert site.backups()[0].label in found["backup"]["observed"]
+    assert "segments from" in found["WAL"]["observed"]
+    assert found["predicted time"]["observed"].startswith(("about", "roughly"))
+    assert any(name.startswith("room in") for name in found)
+    checked = restore(site, check=True)
+    assert checked["changed"]
+    assert "would be" in checked["changes"][0]["after"]
+    assert snapshot(site.server.directory) == before
+
+
+def test_a_wrong_confirmation_is_refused(site: PitrSite) -> None:
+    shown = restore(site, confirm="production")
+    assert shown["failed"]
+    assert "Nothing was touched" in shown["msg"]
+    assert beside(site) == []
+
+
+def test_a_running_cluster_is_never_restored_over_even_when_its_pid_file_is_gone(site: PitrSite) -> None:
+    site.server.start()
+    shown = restore(site)
+    assert shown["failed"]
+    assert "works in it" in shown["msg"]
+    plan = restore(site, confirm="")
+    assert not plan["failed"]
+    assert checks_by_name(plan)[f"no server on {site.server.data}"]["status"] == "warned"
+    pid_file = site.server.data / "postmaster.pid"
+    content = pid_file.read_text()
+    pid_file.unlink()
+    hidden = restore(site, login_port=1)
+    pid_file.write_text(content)
+    shutil.chown(pid_file, site.server.data.stat().st_uid, site.server.data.stat().st_gid)
+    assert hidden["failed"]
+    assert "works in it" in hidden["msg"]
+    assert len(rows(site)) == 30
+    assert beside(site) == []
+
+
+def test_another_cluster_in_its_place_is_refused(site: PitrSite) -> None:
+    with postgres_server() as other:
+        other.stop("fast")
+        shown = restore(site, data_directory=str(other.data))
+    assert shown["failed"]
+    assert "system identifier" in shown["msg"]
+
+
+def test_when_all_files_are_lost_the_backup_s_configuration_is_used(site: PitrSite) -> None:
+    shutil.rmtree(site.server.data)
+    shown = restore(site, target="backup", wal_archive="")
+    assert not shown["failed"], shown["msg"]
+    assert checks_by_name(shown)["configuration"]["observed"].startswith("of the backup")
+    assert rows(site) == set()
+
+
+def test_the_old_configuration_is_kept_or_the_backup_s_is_taken(site: PitrSite) -> None:
+    with (site.server.data / "postgresql.auto.conf").open("a") as stream:
+        stream.write("work_mem = '7MB'\n")
+    assert not restore(site)["failed"]
+    assert site.server.sql("SHOW work_mem") == [("7MB",)]
+    site.server.stop("fast")
+    assert not restore(site, configuration="backup")["failed"]
+    assert site.server.sql("SHOW work_mem") == [("4MB",)]
+
+
+def test_a_pause_lets_the_operator_look_and_the_next_run_goes_on(site: PitrSite) -> None:
+    before = snapshot(site.server.data)
+    shown = restore(site, pause=True)
+    assert not shown["failed"], shown["msg"]
+    pause = checks_by_name(shown)["pause at the target"]
+    socket = pause["observed"].split("psql -h ")[1].split(" ")[0]
+    with psycopg.connect(host=socket, port=5432, user="postgres", dbname="postgres", autocommit=True) as connection:
+        assert connection.execute("SELECT count(DISTINCT xid) FROM log WHERE xid > 0").fetchall() == [(30,)]
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("CREATE TABLE x ()")
+    assert snapshot(site.server.data) == before
+    plan = restore(site, confirm="")
+    assert "has come to 'paused'" in checks_by_name(plan)["earlier restore"]["observed"]
+    done = restore(site)
+    assert not done["failed"], done["msg"]
+    assert len(rows(site)) == 30
+    assert "bytes of the backup" not in checks_by_name(done)
+
+
+def test_too_little_room_is_told_before_anything_is_written(site: PitrSite) -> None:
+    small = site.server.directory / "small"
+    # What is needed cannot be had anywhere: a backup that says that it has far more WAL than there is room.
+    small.mkdir()
+    free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+    (backup,) = site.backups()
+    with open(backup.path("base", "big"), "wb") as stream:
+        stream.truncate(free + (1 << 30))
+    shown = restore(site)
+    os.unlink(backup.path("base", "big"))
+    assert shown["failed"]
+    assert "room in" in shown["msg"]
+    assert beside(site) == []
+
+
+@pytest.mark.parametrize("phase", [in_place.LAYING_DOWN, in_place.RECOVERED, in_place.SWAPPING, in_place.SWAPPED])
+def test_killed_in_any_phase_the_old_cluster_is_whole_and_the_next_run_goes_on(site: PitrSite, phase: str) -> None:
+    before = snapshot(site.server.data)
+    place = Place(str(site.server.data))
+
+    def reached() -> bool:
+        journal = place.journal()
+        return bool(journal and journal.phase == phase) or process.poll() is not None
+
+    # The start command waits, so that the last phase lasts until we kill it.
+    process = module_process("postgresql_restore", options(site, start_command=["/bin/sleep", "60"]))
+    deadline = time.monotonic() + 120
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    aside = list(site.server.directory.glob("data.before-restore-*"))
+    whole = [snapshot(path) == before for path in (*aside, site.server.data) if path.exists()]
+    assert any(whole), (phase, aside)
+    plan = restore(site, confirm="")
+    assert not plan["failed"], plan["msg"]
+    assert "has come to" in checks_by_name(plan)["earlier restore"]["observed"]
+    done = restore(site)
+    assert not done["failed"], done["msg"]
+    assert len(rows(site)) == 30
+    (aside_now,) = site.server.directory.glob("data.before-restore-*")
+    assert snapshot(aside_now) == before
+    assert beside(site) == ["before-restore", "wellkept-restore.lock"]
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+def test_interrupted_between_the_renames_it_is_finished(site: PitrSite, halfway: bool) -> None:
+    """What lies there when it is killed just before, or between, the two renames."""
+    assert not restore(site, pause=True)["failed"]
+    place = Place(str(site.server.data))
+    journal = place.journal()
+    assert journal is not None
+    in_place.end_server_of(place.new)
+    # Recovered once more, then stopped where the swap begins.
+    process = module_process("postgresql_restore", options(site, start_command=["/bin/sleep", "60"]))
+    while not ((found := place.journal()) and found.phase == in_place.SWAPPED):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    found = place.journal()
+    assert found is not None
+    os.rename(place.data, place.new)
+    if not halfway:
+        os.rename(found.aside, place.data)
+    place.note(found._replace(phase=in_place.SWAPPING))
+    other = restore(site, target="backup")
+    assert other["failed"]
+    assert "half in place" in other["msg"]
+    done = restore(site)
+    assert not done["failed"], done["msg"]
+    assert len(rows(site)) == 30
+
+
+def test_immediate_is_refused_unless_it_is_asked_for(site: PitrSite) -> None:
+    shown = restore(site, target="immediate")
+    assert shown["failed"]
+    assert "allow_immediate" in shown["msg"]
+    assert not restore(site, target="immediate", allow_immediate=True)["failed"]
+
+
+def test_without_a_way_to_start_the_server_the_plan_says_so(site: PitrSite) -> None:
+    (site.server.data / "postgresql.conf").rename(site.server.directory / "postgresql.conf")
+    shown = restore(site)
+    assert shown["failed"]
+    assert "start_command" in shown["msg"]
+    assert beside(site) == []
+
+
+def test_the_playbook_shows_the_plan_then_restores_when_it_is_confirmed(site: PitrSite, tmp_path: Path) -> None:
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "maintenance_state_dir": str(tmp_path / "state"),
+        "backup_repository": str(tmp_path / "repository"),
+        "backup_wal_archive": str(site.archive),
+        "backup_bin_dir": str(site.server.bin_dir),
+        "backup_login_unix_socket": str(site.server.socket_dir),
+        "backup_login_port": site.server.port,
+        "postgresql_restore_run_as": UNPRIVILEGED,
+    }
+    inventory = tmp_path / "inventory.json"
+    inventory.write_text(json.dumps({"all": {"children": {"databases": {"hosts": {"db1": variables}}}}}))
+
+    def play(*more: str) -> str:
+        command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "playbooks/restore.yml", *more]
+        environment = {**os.environ, "LC_ALL": "C.UTF-8", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+        environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    plan = play()
+    assert "confirmation: none: this is the plan, and nothing was touched" in plan
+    assert site.backups()[0].label in plan
+    assert beside(site) == []
+    play("-e", "confirm=main", "-e", "target=newest")
+    assert len(rows(site)) == 30
