@@ -534,3 +534,23 @@ def test_past_the_failsafe_age_the_indexes_are_left_for_later(tmp_path: Path, se
         assert "FREEZE, INDEX_CLEANUP OFF, ANALYZE" in log
         # The next run, when it is young again, finds the index entries that were left.
         assert site.value("SELECT count(*) FROM orders") > 0
+
+
+def test_an_owner_reaches_the_toast_of_its_table(site: VacuumSite) -> None:
+    role = f"owner_{site.name}"
+    site.server.sql(f"CREATE ROLE {role} LOGIN")
+    site.sql("CREATE TABLE letters (id int, words text)")
+    site.sql("ALTER TABLE letters ALTER words SET STORAGE EXTERNAL")
+    site.sql(f"ALTER TABLE letters OWNER TO {role}")
+    site.sql("INSERT INTO letters SELECT g, repeat(g::text, 3000) FROM generate_series(1, 500) g")
+    site.sql("VACUUM (ANALYZE) letters")
+    site.sql("UPDATE letters SET words = repeat('x', 4000) WHERE id <= 300")
+    toast = site.value("SELECT reltoastrelid::regclass::text FROM pg_class WHERE relname = 'letters'")
+    assert site.dirty(toast) > 0
+    shown = site.vacuum(login_user=role)
+    assert not shown["failed"], shown["msg"]
+    assert "public.letters (TOAST)" in changed_tables(shown)
+    assert site.dirty(toast) == 0
+    assert changed_tables(site.vacuum(login_user=role)) == set()
+    site.sql("DROP TABLE letters")
+    site.server.sql(f"DROP ROLE {role}")
