@@ -75,8 +75,10 @@ class Memory:
                 ratio = max(0.0, 1 - (1 - ratio) / (1 - entry["ratio"]))
                 predicted = max(predicted, int(index.size_bytes * (1 - ratio)))
             predicted = max(predicted, int(entry["row_bytes"] * rows_of(index)))
-        predicted = min(predicted, index.size_bytes)
-        return min(ratio, 1 - predicted / max(1, index.size_bytes)), predicted
+        if predicted > index.predicted_bytes:
+            predicted = min(predicted, index.size_bytes)
+            ratio = min(ratio, 1 - predicted / max(1, index.size_bytes))
+        return ratio, predicted
 
     def settle(self, index: IndexBloat, disappointing: bool = False) -> bool:
         """Take *index* as it is for free of bloat: it was just rebuilt. Returns whether that had to be remembered.
