@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,15 +26,32 @@ from support.wal import wait_for
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[PitrSite]:
     """A cluster with a backup, commits after it in the archive, and a server that is stopped."""
+    with stopped_cluster(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
+    """The same, for tests of what must leave it as it is."""
+    with stopped_cluster(tmp_path_factory.mktemp("untouched")) as made:
+        before = snapshot(made.server.data)
+        yield made
+        made.server.stop("fast")
+        assert set(snapshot(made.server.data)) >= {name for name in before if name.startswith("base/")}
+        assert beside(made) == []
+
+
+@contextlib.contextmanager
+def stopped_cluster(directory: Path) -> Iterator[PitrSite]:
     with postgres_server(SETTINGS) as server:
-        site = PitrSite(server, tmp_path)
+        made = PitrSite(server, directory)
         server.sql("CREATE TABLE log (xid bigint, filling text)")
-        site.back_up()
-        site.write(30)
-        site.back_up()
+        made.back_up()
+        made.write(30)
+        made.back_up()
         server.stop("fast")
-        yield site
-        end_servers(site)
+        yield made
+        end_servers(made)
 
 
 def end_servers(site: PitrSite) -> None:
@@ -95,55 +113,56 @@ def test_to_the_newest_point_with_the_old_directory_kept_and_the_new_timeline_ar
     assert rows(site) == set()
 
 
-def test_without_confirmation_it_shows_the_plan_and_touches_nothing(site: PitrSite) -> None:
-    before = snapshot(site.server.directory)
-    shown = restore(site, confirm="")
+def test_without_confirmation_it_shows_the_plan_and_touches_nothing(untouched: PitrSite) -> None:
+    before = snapshot(untouched.server.directory)
+    shown = restore(untouched, confirm="")
     assert not shown["failed"], shown["msg"]
     assert not shown["changed"]
     found = checks_by_name(shown)
     assert found["confirmation"]["status"] == "warned"
     assert "confirm=main" in found["confirmation"]["advice"]
-    assert site.backups()[0].label in found["backup"]["observed"]
+    assert untouched.backups()[0].label in found["backup"]["observed"]
     assert "segments from" in found["WAL"]["observed"]
     assert found["predicted time"]["observed"].startswith(("about", "roughly"))
     assert any(name.startswith("room in") for name in found)
-    checked = restore(site, check=True)
+    checked = restore(untouched, check=True)
     assert checked["changed"]
     assert "would be" in checked["changes"][0]["after"]
-    assert snapshot(site.server.directory) == before
+    assert snapshot(untouched.server.directory) == before
 
 
-def test_a_wrong_confirmation_is_refused(site: PitrSite) -> None:
-    shown = restore(site, confirm="production")
+def test_a_wrong_confirmation_is_refused(untouched: PitrSite) -> None:
+    shown = restore(untouched, confirm="production")
     assert shown["failed"]
     assert "Nothing was touched" in shown["msg"]
-    assert beside(site) == []
+    assert beside(untouched) == []
 
 
-def test_a_running_cluster_is_never_restored_over_even_when_its_pid_file_is_gone(site: PitrSite) -> None:
-    site.server.start()
-    shown = restore(site)
+def test_a_running_cluster_is_never_restored_over_even_when_its_pid_file_is_gone(untouched: PitrSite) -> None:
+    untouched.server.start()
+    shown = restore(untouched)
     assert shown["failed"]
     assert "works in it" in shown["msg"]
-    plan = restore(site, confirm="")
+    plan = restore(untouched, confirm="")
     assert not plan["failed"]
-    assert checks_by_name(plan)[f"no server on {site.server.data}"]["status"] == "warned"
-    pid_file = site.server.data / "postmaster.pid"
+    assert checks_by_name(plan)[f"no server on {untouched.server.data}"]["status"] == "warned"
+    pid_file = untouched.server.data / "postmaster.pid"
     content = pid_file.read_text()
     pid_file.unlink()
-    hidden = restore(site, login_port=1)
+    hidden = restore(untouched, login_port=1)
     pid_file.write_text(content)
-    shutil.chown(pid_file, site.server.data.stat().st_uid, site.server.data.stat().st_gid)
+    shutil.chown(pid_file, untouched.server.data.stat().st_uid, untouched.server.data.stat().st_gid)
     assert hidden["failed"]
     assert "works in it" in hidden["msg"]
-    assert len(rows(site)) == 30
-    assert beside(site) == []
+    assert len(rows(untouched)) == 30
+    assert beside(untouched) == []
+    untouched.server.stop("fast")
 
 
-def test_another_cluster_in_its_place_is_refused(site: PitrSite) -> None:
+def test_another_cluster_in_its_place_is_refused(untouched: PitrSite) -> None:
     with postgres_server() as other:
         other.stop("fast")
-        shown = restore(site, data_directory=str(other.data))
+        shown = restore(untouched, data_directory=str(other.data))
     assert shown["failed"]
     assert "system identifier" in shown["msg"]
 
@@ -185,19 +204,19 @@ def test_a_pause_lets_the_operator_look_and_the_next_run_goes_on(site: PitrSite)
     assert "bytes of the backup" not in checks_by_name(done)
 
 
-def test_too_little_room_is_told_before_anything_is_written(site: PitrSite) -> None:
-    small = site.server.directory / "small"
+def test_too_little_room_is_told_before_anything_is_written(untouched: PitrSite) -> None:
+    small = untouched.server.directory / "small"
     # What is needed cannot be had anywhere: a backup that says that it has far more WAL than there is room.
     small.mkdir()
     free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
-    (backup,) = site.backups()
+    (backup,) = untouched.backups()
     with open(backup.path("base", "big"), "wb") as stream:
         stream.truncate(free + (1 << 30))
-    shown = restore(site)
+    shown = restore(untouched)
     os.unlink(backup.path("base", "big"))
     assert shown["failed"]
     assert "room in" in shown["msg"]
-    assert beside(site) == []
+    assert beside(untouched) == []
 
 
 @pytest.mark.parametrize("phase", [in_place.LAYING_DOWN, in_place.RECOVERED, in_place.SWAPPING, in_place.SWAPPED])
@@ -265,14 +284,17 @@ def test_immediate_is_refused_unless_it_is_asked_for(site: PitrSite) -> None:
     assert shown["failed"]
     assert "allow_immediate" in shown["msg"]
     assert not restore(site, target="immediate", allow_immediate=True)["failed"]
+    assert rows(site) == set()
 
 
-def test_without_a_way_to_start_the_server_the_plan_says_so(site: PitrSite) -> None:
-    (site.server.data / "postgresql.conf").rename(site.server.directory / "postgresql.conf")
-    shown = restore(site)
+def test_without_a_way_to_start_the_server_the_plan_says_so(untouched: PitrSite) -> None:
+    own, elsewhere = untouched.server.data / "postgresql.conf", untouched.server.directory / "postgresql.conf"
+    own.rename(elsewhere)
+    shown = restore(untouched)
+    elsewhere.rename(own)
     assert shown["failed"]
     assert "start_command" in shown["msg"]
-    assert beside(site) == []
+    assert beside(untouched) == []
 
 
 def test_the_playbook_shows_the_plan_then_restores_when_it_is_confirmed(site: PitrSite, tmp_path: Path) -> None:
