@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.modules import checks_by_name
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
-from support.vacuum import VacuumSite, changed_tables, check_like, done, planned
+from support.vacuum import VacuumSite, changed_tables, check_like, done, planned, wait_until
 
 NewSite = Callable[[], VacuumSite]
 
@@ -322,3 +322,20 @@ def test_a_second_run_changes_nothing_writes_nothing_and_is_quick(site: VacuumSi
 def seconds_to_load_the_driver() -> float:
     script = "import time; began = time.perf_counter(); import psycopg.sql; print(time.perf_counter() - began)"
     return float(subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout)
+
+
+def test_several_databases_are_worked_on_one_after_the_other(new_site: NewSite) -> None:
+    sites = [new_site(), new_site()]
+    for one in sites:
+        one.fill("dirty")
+        one.fill("known", rows=500, delete=False)
+    names = [one.name for one in sites]
+    shown = sites[0].vacuum(databases=names)
+    assert not shown["failed"], shown["msg"]
+    for one in sites:
+        assert set(done(shown, one.name)) == {"public.dirty", "public.known"}
+        assert one.dirty("dirty") == 0
+    # Nobody of ours is left that would keep others from dropping or copying a database.
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ 'wellkept'"
+    wait_until(lambda: sites[0].value(sessions) == 0, "our sessions to have ended")
+    assert not sites[0].vacuum(databases=names)["changed"]

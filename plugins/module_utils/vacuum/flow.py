@@ -20,7 +20,6 @@ from .pace import Pace
 from .plan import PURPOSE, Server, Site, Surveyor
 from .table import Table
 
-MAX_DESKS = 4
 PAUSES = (1.0, 2.0)  # before the second and the third try at a table that was locked or in somebody's way
 
 
@@ -43,7 +42,7 @@ class Runner:
         self.max_block = max_block
         self.work = Work([], [], {})
         self._places: t.Dict[int, int] = {}
-        self._desks: t.Dict[str, Desk] = {}
+        self._open: t.Optional[Desk] = None
         self._worked_in: t.Set[str] = set(surveyor.made_dirty)
 
     def run(self, sites: t.Sequence[Site]) -> Work:
@@ -55,13 +54,13 @@ class Runner:
             for seconds in PAUSES:
                 if not later or self.budget.left() <= seconds:
                     break
+                self._close()
                 act.pause(seconds)
                 later = self._try_all(later, by_name)
             for database in sorted(self._worked_in.intersection(by_name)):
                 self._tidy(by_name[database])
         finally:
-            for desk in self._desks.values():
-                desk.close()
+            self._close()
         return self.work
 
     def _try_all(self, steps: t.Sequence[Step], sites: t.Mapping[str, Site]) -> t.List[Step]:
@@ -101,16 +100,21 @@ class Runner:
         """The connections to the database of *site*, claimed for us; None when somebody else is at work there."""
         if site.name in self.work.refused:
             return None
-        if site.name not in self._desks:
-            while len(self._desks) >= MAX_DESKS:
-                self._desks.pop(next(iter(self._desks))).close()
+        if self._open is None or self._open.database != site.name:
+            # One database at a time: where we have a session, nobody can drop it or, of a template, make a copy.
+            self._close()
             try:
-                self._desks[site.name] = Desk(self, site)
+                self._open = Desk(self, site)
             except MaintenanceError as error:
                 self.work.refused[site.name] = error
                 return None
             self._worked_in.add(site.name)
-        return self._desks[site.name]
+        return self._open
+
+    def _close(self) -> None:
+        desk, self._open = self._open, None
+        if desk is not None:
+            desk.close()
 
     def _tidy(self, site: Site) -> None:
         """Vacuum the system catalogs that the work before made dirty, and update the age of the database.
@@ -149,6 +153,7 @@ class Desk:
             session.claim(connection, PURPOSE)
             act.prepare(connection, runner.pace.throttle)
 
+        self.database = site.name
         self.pair = Pair(open_one, prepare)
         self.measuring: t.Any = None
         try:
