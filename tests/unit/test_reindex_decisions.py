@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.upser
     upsert_targets,
     why_not_unique,
 )
+from ansible_collections.wellkept.maintenance.plugins.modules.postgresql_reindex import UNSAFE, refuse_server
 
 MB = 1_000_000
 
@@ -343,6 +345,15 @@ def test_what_a_rebuild_must_keep_is_told_by_name_when_it_is_lost() -> None:
     assert lost(before, dict(before)) == []
     after = {**before, "owner": "postgres", "is_replica_identity": False}
     assert lost(before, after) == ["owner: app before, postgres after", "replica identity: True before, False after"]
+
+
+@pytest.mark.parametrize("version", [140000, 140003])
+def test_servers_whose_concurrent_rebuilds_damage_indexes_are_refused(version: int) -> None:
+    class Connection:
+        info = SimpleNamespace(server_version=version)
+
+    assert "update it" in refuse_server(Connection())
+    assert 140004 not in UNSAFE
 
 
 def options(**changes: Any) -> dict[str, Any]:
