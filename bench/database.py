@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -156,10 +157,12 @@ def median(values: list[float]) -> float:
 
 def show(bench: Bench) -> None:
     facts, arguments = bench.cluster.facts, bench.arguments
+    made = {len(each) for each in (*bench.runs.values(), *bench.stalls.values())}
+    counts = " or ".join(str(count) for count in sorted(made))
     cold = f"at most {max(bench.cached) / MEGA:.1f} MB" if bench.cached else "an unknown part"
     print(
         f"PostgreSQL {bench.cluster.major}, {facts['bytes'] / MEGA:.0f} MB, {len(facts['fresh'])} indexes, "
-        f"{arguments.runs} runs, medians; pgbench at {arguments.rate} transactions a second beside all first runs; "
+        f"{counts} runs, medians; pgbench at {arguments.rate} transactions a second beside all first runs; "
         f"{cold} of the cluster's files was in the page cache before a run.\n"
     )
     if bench.runs:
@@ -194,7 +197,7 @@ def show_first(bench: Bench) -> None:
         ("postgresql_reindex", "pg_repack"),
     ):
         if ours in bench.runs and theirs in bench.runs:
-            pairs = list(zip(bench.runs[ours], bench.runs[theirs], strict=True))
+            pairs = list(zip(bench.runs[ours], bench.runs[theirs], strict=False))
             seconds = median([mine.done.seconds / other.done.seconds for mine, other in pairs])
             wal = median([mine.wal / other.wal for mine, other in pairs])
             print(f"- {ours} took {seconds:.2f} of the time of {theirs}, and {wal:.3f} of its WAL.")
@@ -220,7 +223,9 @@ def show_again(bench: Bench) -> None:
     theirs, ours = bench.runs.get("vacuumdb"), bench.runs.get("postgresql_vacuum")
     if theirs and ours:
         pairs = [
-            pair for mine, other in zip(ours, theirs, strict=True) for pair in zip(mine.again, other.again, strict=True)
+            pair
+            for mine, other in zip(ours, theirs, strict=False)
+            for pair in zip(mine.again, other.again, strict=False)
         ]
         work = median([other.done.seconds / mine.done.work for mine, other in pairs])
         everything = median([other.done.seconds / mine.done.seconds for mine, other in pairs])
@@ -287,6 +292,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> Bench:
     arguments = parse(argv)
+    # Stopped in either way, it shows what it has, and leaves no server behind.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="wellkept-bench-"))
     cluster = BenchCluster(directory, arguments.bin_dir, arguments.scale, arguments.warm)
     try:
@@ -294,9 +302,12 @@ def main(argv: list[str]) -> Bench:
         assert free > needed, f"{free / MEGA:.0f} MB free in {directory}, {needed / MEGA:.0f} MB are needed"
         cluster.build()
         bench = Bench(cluster, Ways(cluster.server, directory, options(arguments.scale)), arguments)
-        for number in range(arguments.runs):
-            say(f"Run {number + 1} of {arguments.runs}, load {os.getloadavg()[0]:.1f}")
-            bench.round()
+        try:
+            for number in range(arguments.runs):
+                say(f"Run {number + 1} of {arguments.runs}, load {os.getloadavg()[0]:.1f}")
+                bench.round()
+        except KeyboardInterrupt:
+            say("Stopped: this is what has been measured.")
         show(bench)
         return bench
     finally:
