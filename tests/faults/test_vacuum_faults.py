@@ -102,6 +102,9 @@ def test_a_session_in_another_database_holds_nothing_back_here(site: VacuumSite)
         shown = site.vacuum(analyze=False)
     assert "public.orders" in changed_tables(shown)
     assert not [check for check in shown["checks"] if check["name"].startswith("blocked by")]
+    # It is listed all the same.
+    listed = checks_by_name(shown)["age of the oldest transactions"]["evidence"]["held_back_by"]
+    assert any("idle in transaction, database postgres" in line for line in listed)
 
 
 def test_without_looking_into_rows_a_second_vacuum_in_vain_is_not_made(site: VacuumSite) -> None:

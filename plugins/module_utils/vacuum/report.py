@@ -21,6 +21,7 @@ from .plan import Server, Site
 from .table import Table
 
 MOST_LISTED = 500
+MOST_HOLDERS = 20
 
 
 def state_of(table: Table) -> str:
@@ -129,7 +130,11 @@ def record_ages(ages: t.Sequence[t.Mapping[str, t.Any]], server: Server, part: P
         expected=f"below {limit:.0f} transactions and {mxid_limit:.0f} multixacts in every database",
         observed=f"{worst['xid_age']} transactions and {worst['mxid_age']} multixacts in {worst['name']}",
         advice="See what holds them back; the server refuses new transactions at 2 billion.",
-        evidence={"databases": [dict(row) for row in ages[:MOST_LISTED]]},
+        evidence={
+            "databases": [dict(row) for row in ages[:MOST_LISTED]],
+            "held_back_by": [describe(holder) for holder in server.holders[:MOST_HOLDERS]],
+            "all_sessions_seen": server.rights.sees_all_sessions,
+        },
     )
 
 
