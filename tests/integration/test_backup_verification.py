@@ -78,6 +78,19 @@ def test_a_damaged_memory_is_not_believed(site: BackupSite, harm: str) -> None:
     assert metric(shown, "read_bytes") >= site.backups[0].metadata["bytes"] * 0.99
 
 
+def test_what_is_remembered_counts_only_for_what_the_backup_said_then(site: BackupSite) -> None:
+    """Files that did not change, of a backup that says by now that they should hold something else."""
+    full = site.backups[0]
+    later = site.remembered().now + 10
+    assert site.engine.verify(full.label, remembered=site.remembered(now=later)).sound
+    other = [
+        {**entry, "sha256": "0" * 64} if entry["path"] == "dump/0.dump" else entry for entry in full.metadata["files"]
+    ]
+    site.rewrite(full, files=other)
+    (problem,) = site.engine.verify(full.label, remembered=site.remembered(now=later + 10)).problems
+    assert problem.startswith("dump/0.dump has another content")
+
+
 def test_full_reads_everything_and_finds_what_a_disk_lost(site: BackupSite) -> None:
     """A disk that loses a bit leaves the times as they were: here the memory is taught the new ones."""
     site.settle()
