@@ -114,6 +114,23 @@ def test_a_pattern_that_matches_no_database_is_an_error(server: PostgresServer) 
         scope.chosen(connection, {**DEFAULTS, **server.login(), "databases": ["shop"], "exclude_databases": []})
 
 
+@pytest.mark.parametrize(
+    ("include", "exclude", "observed"),
+    [
+        (["closed"], [], "closed: it allows no connections"),
+        (["*"], ["*"], "none is chosen"),
+        ([], [], "none is chosen"),
+    ],
+)
+def test_options_that_leave_no_database_are_an_error(
+    server: PostgresServer, include: list[str], exclude: list[str], observed: str
+) -> None:
+    params = {**DEFAULTS, **server.login(), "databases": include, "exclude_databases": exclude}
+    with opened(server) as connection, pytest.raises(MaintenanceError) as error:
+        scope.chosen(connection, params)
+    assert error.value.observed == observed
+
+
 def may(connection: Any, table: str) -> list[bool]:
     version = connection.info.server_version
     words = f"{rights.maintainable_sql(version)} AS vacuum, {rights.reindexable_sql(version)} AS reindex"

@@ -81,7 +81,7 @@ def chosen(connection: t.Any, params: t.Mapping[str, t.Any], *, sizes: bool = Tr
     """The databases that SCOPE_OPTIONS in *params* choose on the server of *connection*, sorted by name.
 
     Without *sizes* these are all 0: to measure them the server looks at every file. Raises MaintenanceError for a
-    pattern in ``databases`` that matches no database.
+    pattern in ``databases`` that matches no database, and when nothing is left that could be looked at.
     """
     rows = postgresql.query(connection, _DATABASES.format(sizes=str(sizes).lower()))
     names = [row["name"] for row in rows]
@@ -95,6 +95,15 @@ def chosen(connection: t.Any, params: t.Mapping[str, t.Any], *, sizes: bool = Tr
             scope.skipped.append((row["name"], reason))
         else:
             scope.databases.append(Database(row["name"], row["oid"], row["is_template"], row["size_bytes"]))
+    if not scope.databases:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in scope.skipped)
+        raise MaintenanceError(
+            "find a database to work on",
+            where=postgresql.server_name(params),
+            expected="one or more, by the options databases and exclude_databases",
+            observed=reasons or "none is chosen",
+            advice="Correct these options.",
+        )
     return scope
 
 
