@@ -34,6 +34,8 @@ class Vacuums(KillSite):
 
     def __init__(self, server: PostgresServer, modules: Nursery, state_dir: Path) -> None:
         super().__init__(server, modules, state_dir, SCHEMA)
+        # A killed vacuum has done a part of it: the rest may be too little to be due by itself.
+        self.options |= {"dirty_share": 0.0001, "min_dirty_pages": 1}
 
     @contextlib.contextmanager
     def slow_run(self) -> Iterator[Run]:

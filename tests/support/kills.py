@@ -90,16 +90,20 @@ class KillSite:
         """How long a slow run takes now."""
         began = time.monotonic()
         with self.slow_run() as run:
-            assert not json.loads(run.end()).get("failed")
+            shown = json.loads(run.end())
+        assert not shown.get("failed"), shown.get("msg")
         self.seconds = time.monotonic() - began
 
     def _kill_once(self, kill: Kill, phase: str, chance: random.Random) -> str:
         """Kill a run in *phase*, or anywhere if that is empty; returns the phase that was seen just before."""
         for attempt in range(1, 21):
             with self.slow_run() as run:
-                seen = self._wait_for(run, phase, self.seconds * chance.random() / attempt)
-                met = not run.ended and (not phase or seen == phase) and kill(self, run, chance)
-                output = run.end()
+                try:
+                    seen = self._wait_for(run, phase, self.seconds * chance.random() / attempt)
+                    met = not run.ended and (not phase or seen == phase) and kill(self, run, chance)
+                    output = run.end()
+                finally:
+                    run.kill()
                 wait_until_up(self.server)
             if met:
                 assert not output or json.loads(output)["checks"] is not None, output
@@ -127,9 +131,13 @@ def kill_backend(site: KillSite, _run: Run, chance: random.Random) -> bool:
     """The server process that is at work; if none is, any that serves the module."""
     ours = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'wellkept%'"
     found = site.server.sql(f"SELECT pid FROM {site.progress}") or site.server.sql(ours)
-    if found:
+    if not found:
+        return False
+    try:
         os.kill(chance.choice(found)[0], signal.SIGKILL)
-    return bool(found)
+    except ProcessLookupError:  # it has just ended by itself
+        return False
+    return True
 
 
 def kill_server(site: KillSite, _run: Run, _chance: random.Random) -> bool:

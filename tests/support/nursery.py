@@ -22,6 +22,7 @@ from ansible.module_utils import basic
 module = importlib.import_module("ansible_collections.wellkept.maintenance.plugins.modules." + sys.argv[1])
 for name in sys.argv[2:]:
     importlib.import_module(name)
+print("ready", flush=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the children
 for line in sys.stdin:
     order = json.loads(line)
@@ -107,6 +108,8 @@ def nursery(module: str, *imports: str) -> Iterator[Nursery]:
             env={**os.environ, "PYTHONPATH": str(COLLECTIONS)},
         )
         try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
             yield Nursery(process, Path(directory))
         finally:
             process.communicate()
