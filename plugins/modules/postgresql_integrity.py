@@ -181,7 +181,11 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database import extensions, scope, session
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budget import read_budget, read_duration
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budget import (
+    read_budget,
+    read_duration,
+    read_max_block,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity import (
     report_catalogs,
@@ -230,10 +234,7 @@ def read_limits(params: t.Dict[str, t.Any]) -> report_catalogs.Limits:
     """The options that decide about what the catalogs say; raises MaintenanceError when one makes no sense."""
     for name in DURATIONS:
         read_duration(params, name)
-    if not read_duration(params, "max_block"):
-        raise MaintenanceError(
-            "read the option max_block", expected="more than 0", observed="0", advice="Correct max_block: 1s, say."
-        )
+    read_max_block(params)
     try:
         size = parse_size(params["unused_min_bytes"])
     except ValueError as error:

@@ -329,14 +329,17 @@ def survey(
     """What may lack an index, in all databases but templates; one that is gone meanwhile counts as skipped."""
     scanned: t.List[tables.Scanned] = []
     foreign_keys: t.List[tables.ForeignKey] = []
+    patterns = scope.TablePatterns(params)
     for name in names_of(chosen):
         before = memory.tables if memory and activity.counts_on(name, databases, memory.databases) else None
         try:
             with connected(params, name) as connection:
+                patterns.look(connection)
                 scanned += tables.read_scanned(connection, name, params, before)
                 foreign_keys += tables.read_foreign_keys(connection, name, params)
         except MaintenanceError as error:
             chosen.skipped.append((name, error.observed))
+    patterns.refuse_unmatched()
     return scanned, foreign_keys
 
 

@@ -192,7 +192,11 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.activity impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.remembered import Remembered, cluster_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budget import Budget
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.rights import read_rights
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scope import Database, chosen
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scope import (
+    Database,
+    TablePatterns,
+    chosen,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.session import (
     claim,
     open_session,
@@ -291,12 +295,14 @@ def assemble(
     )
 
 
-def measure(databases: t.Sequence[Database], crew: Crew, check_mode: bool) -> Found:
+def measure(databases: t.Sequence[Database], patterns: TablePatterns, crew: Crew, check_mode: bool) -> Found:
     """Look at every database; one that cannot be worked on does not keep the others from it."""
     found = Found([], [], [], [], [])
     for database in databases:
         try:
-            seen = survey(database, crew.sessions.at(database.name), crew, check_mode)
+            pair = crew.sessions.at(database.name)
+            patterns.look(pair.work)
+            seen = survey(database, pair, crew, check_mode)
         except MaintenanceError as error:
             refuse(database.name, error, crew.part)
             continue
@@ -305,6 +311,7 @@ def measure(databases: t.Sequence[Database], crew: Crew, check_mode: bool) -> Fo
         found.leftovers.extend(seen.leftovers)
         found.invalid.extend(seen.invalid)
         found.indexes.append(seen.looked_at)
+    patterns.refuse_unmatched()
     return found
 
 
@@ -346,7 +353,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         scope = chosen(connection, module.params)
         crew = assemble(module, connection, scope.databases, settings, part)
     with contextlib.closing(crew.sessions):
-        found = measure(scope.databases, crew, module.check_mode)
+        found = measure(scope.databases, TablePatterns(module.params), crew, module.check_mode)
         tasks = in_order(found.tasks)
         if module.check_mode:
             tasks, late = within(tasks, crew.budget.left())

@@ -152,7 +152,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budget import (
     BUDGET_OPTIONS,
     read_budget,
-    read_duration,
+    read_max_block,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.extensions import EXTENSION_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scope import SCOPE_OPTIONS, TABLE_OPTIONS
@@ -215,7 +215,7 @@ def read_wishes(params: t.Mapping[str, t.Any]) -> Wishes:
     throttle = Throttle(params["vacuum_cost_delay_ms"], params["vacuum_cost_limit"])
     refuse_bad_throttle(throttle)
     settings = Settings(params["dirty_share"], params["min_dirty_pages"], params["freeze_share"], params["analyze"])
-    return Wishes(settings, throttle, read_duration(params, "max_block"))
+    return Wishes(settings, throttle, read_max_block(params))
 
 
 def measure_and_decide(surveyor: Surveyor, part: Part) -> t.List[Site]:

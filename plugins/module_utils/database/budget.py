@@ -41,6 +41,16 @@ def read_budget(params: t.Mapping[str, t.Any]) -> Budget:
     return Budget(read_duration(params, "time_budget"))
 
 
+def read_max_block(params: t.Mapping[str, t.Any]) -> float:
+    """Seconds of the option ``max_block``: who works under a lock cannot promise that nobody waits at all."""
+    seconds = read_duration(params, "max_block")
+    if not seconds:
+        raise MaintenanceError(
+            "read the option max_block", expected="more than 0", observed="0", advice="Correct max_block: 1s, say."
+        )
+    return seconds
+
+
 def read_duration(params: t.Mapping[str, t.Any], option: str) -> float:
     """Seconds of the *option* in *params*; raises MaintenanceError that names it when it is no duration."""
     try:

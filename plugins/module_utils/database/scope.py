@@ -36,6 +36,33 @@ ORDER BY d.datname
 """
 
 
+_TABLES = """
+SELECT n.nspname || '.' || c.relname AS name
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm', 'p')
+"""
+
+
+class TablePatterns:
+    """The patterns of the option ``tables``, and what they could have meant in the databases that were looked at."""
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        self.patterns = [pattern for pattern in params["tables"] if pattern != "*"]
+        self.server = postgresql.server_name(params)
+        self.looked = False
+        self.names: set[str] = set()
+
+    def look(self, connection: t.Any) -> None:
+        """Note the tables in the database of *connection*."""
+        if self.patterns:
+            self.names.update(row["name"] for row in postgresql.query(connection, _TABLES))
+            self.looked = True
+
+    def refuse_unmatched(self) -> None:
+        """Raise MaintenanceError for a pattern that matches no table in any of the databases looked at."""
+        if self.looked:
+            refuse_unmatched("tables", self.patterns, sorted(self.names), self.server)
+
+
 class Database(t.NamedTuple):
     """One database that can be worked on."""
 

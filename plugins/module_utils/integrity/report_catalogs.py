@@ -152,7 +152,8 @@ def report_promises(found: t.Sequence[Promise], part: Part) -> None:
         "warned" if found else "passed",
         expected="all validated, and no foreign key switched off",
         observed=_listed(f"{one.name} of {one.table} in {one.database} ({one.why})" for one in found) or "all",
-        advice=f"Look for rows that violate them, then: {'; '.join(one.advice for one in found[:3])}.",
+        advice="Look for rows that violate them"
+        + (f", then: {'; '.join(one.advice for one in found[:3])}." if found else ", and then validate them."),
         evidence={"constraints": [one._asdict() for one in found[:MOST_SHOWN]]},
     )
 

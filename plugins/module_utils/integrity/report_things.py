@@ -108,7 +108,8 @@ def report_coverage(things: t.Sequence[Thing], found: Round, ground: Ground, wit
         "warned" if late else "passed",
         expected=f"each index and table once in {human_seconds(within)}",
         observed="; ".join(words),
-        advice=f"Give it more time (time_budget), or a longer period (check_within). Too late: {_names(late)}.",
+        advice="Give it more time (time_budget), or a longer period (check_within)."
+        + (f" Too late: {_names(late)}." if late else ""),
         evidence={
             "late": [str(thing) for thing in late[:MOST_SHOWN]],
             "hindered": [{"object": str(thing), "why": _why(verdict)} for thing, verdict in hindered[:MOST_SHOWN]],

@@ -11,7 +11,7 @@ import time
 import typing as t
 
 from ..database import extensions, session
-from ..database.scope import Database
+from ..database.scope import Database, TablePatterns
 from ..errors import MaintenanceError
 from ..postgresql import QueryError, query, value
 from ..result import Part
@@ -67,11 +67,13 @@ def survey(
 ) -> Survey:
     """Read the catalogs of all *databases*, and provide amcheck in them."""
     found = Survey([], {}, Catalogs([], [], [], [], [], {}, [], server.standbys, time.time()), [], [])
+    patterns = TablePatterns(params)
     for database in databases:
         before = len(part.changes)
         try:
             with contextlib.closing(session.open_session(params, database.name, purpose=PURPOSE)) as connection:
                 query(connection, _SETTINGS)
+                patterns.look(connection)
                 create = params["create_extensions"] and not server.standby
                 extensions.provide(connection, "amcheck", create=create, part=part, check_mode=check_mode)
                 found.reaches[database.name] = looking.reach(connection)
@@ -80,6 +82,7 @@ def survey(
             found.catalogs.unread.append((database.name, error.observed))
         if check_mode and len(part.changes) > before:
             found.announced.append(database.name)
+    patterns.refuse_unmatched()
     return found
 
 

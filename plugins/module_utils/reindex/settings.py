@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 
 from ..bloat.measure import BloatSettings
-from ..database.budget import read_duration
+from ..database.budget import read_duration, read_max_block
 from ..database.extensions import EXTENSION_OPTIONS
 from ..database.scope import SCOPE_OPTIONS, TABLE_OPTIONS
 from ..errors import MaintenanceError
@@ -73,8 +73,9 @@ class Settings(t.NamedTuple):
 def read_settings(params: t.Mapping[str, t.Any]) -> Settings:
     """The settings that the options in *params* give; raises MaintenanceError that names what makes no sense."""
     values = {name: params[name] for name in Settings._fields}
-    for name in ("time_budget", "retry_for", "max_block"):
+    for name in ("time_budget", "retry_for"):
         values[name] = read_duration(params, name)
+    values["max_block"] = read_max_block(params)
     for name in ("min_gain", "max_replica_lag", "min_free_bytes"):
         values[name] = _read_size(params, name)
     ratio = params["min_bloat_ratio"]
