@@ -383,3 +383,12 @@ def test_an_owner_that_may_not_name_toast_tables_reaches_them_by_way_of_the_tabl
     assert step is not None
     statement = act.statement_for(step, 150000, may_name_toast=False).as_string(None)
     assert statement == 'VACUUM (SKIP_LOCKED, TRUNCATE OFF) "shop"."Letters"'
+
+
+def test_new_pages_at_the_end_of_a_table_are_not_due_as_long_as_the_counters_can_be_believed() -> None:
+    bulk = table(pages=200, dirty_pages=60, rows=20_000.0, last_vacuum=1.0, last_analyze=1.0)
+    assert needs(bulk) is None
+    assert needs(bulk._replace(last_vacuum=None)) is not None, "the counters were reset, or it was never vacuumed"
+    assert needs(bulk._replace(dirty_pages=65)) is not None, "more than a file grows by in advance"
+    assert needs(bulk._replace(dead_rows=1)) is not None
+    assert needs(bulk._replace(inserted_rows=1)) is not None

@@ -15,7 +15,7 @@ from ..errors import MaintenanceError
 from .decide import Step
 from .measure import Sight, measure_tables
 from .pace import Throttle
-from .table import Table
+from .table import NEW_PAGES, Table
 
 # Locks of tables are never waited for; this bounds the wait for those of partitions and indexes.
 LOCK_TIMEOUT = "2s"
@@ -141,6 +141,8 @@ def _not_vacuumed(step: Step, after: Table, watched: Watched) -> list[str]:
     touched = after.dead_rows + after.inserted_rows > 0
     estimated = "low" in (before.confidence, after.confidence)
     if cleaner or not after.dirty_pages or (ran and (touched or estimated)):
+        return []
+    if ran and watched.ended == "done" and after.dirty_pages <= NEW_PAGES:
         return []
     return [f"{after.dirty_pages} of {after.pages} pages are still not all-visible"]
 

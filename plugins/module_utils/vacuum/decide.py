@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from .table import Limits, Table
+from .table import NEW_PAGES, Limits, Table
 
 # The order of work: what prevents the server from stopping comes first, the system catalogs, which the other
 # work makes dirty, last.
@@ -170,10 +170,20 @@ def _vacuum(table: Table, limits: Limits, settings: Settings) -> tuple[bool, lis
     if table.inserted_rows > limits.inserted_rows:
         why.append(f"{table.inserted_rows} rows inserted, due from {limits.inserted_rows:.0f}")
         pressures.append(table.inserted_rows / max(limits.inserted_rows, 1.0))
-    if table.dirty_pages >= settings.min_dirty_pages and table.dirty_share > settings.dirty_share:
+    enough = table.dirty_pages >= settings.min_dirty_pages and table.dirty_share > settings.dirty_share
+    if enough and not untouched_but_for_new_pages(table):
         why.append(f"{table.dirty_share:.0%} of {table.pages} pages are not all-visible")
         pressures.append(table.dirty_share / max(settings.dirty_share, 0.001))
     return bool(why), why, max(pressures)
+
+
+def untouched_but_for_new_pages(table: Table) -> bool:
+    """Whether no row of *table* has changed since its last vacuum, so that what is not all-visible was never written.
+
+    That the counters still know that vacuum shows that they were not reset since.
+    """
+    changed = table.dead_rows > 0 or table.inserted_rows > 0
+    return table.last_vacuum is not None and not changed and table.dirty_pages <= NEW_PAGES
 
 
 def _analyze(table: Table, limits: Limits) -> tuple[bool, list[str], float]:

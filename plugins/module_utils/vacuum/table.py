@@ -24,6 +24,8 @@ SETTINGS = (
     "vacuum_failsafe_age",
     "vacuum_multixact_failsafe_age",
 )
+# From PostgreSQL 16 on, a file grows by up to so many pages in advance; while they are new, no vacuum marks them.
+NEW_PAGES = 64
 NO_LIMIT = -1.0
 
 # An ANALYZE of a partitioned table goes on to its partitions: that one of them was analyzed later means nothing then.
