@@ -303,7 +303,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
     def _tell_answer(self, result: Any, answer: dict[str, Any]) -> None:
         """What a task that carries out no activity has to say."""
         if "maintenance_text" in answer:
-            self._say_as_it_is(answer["maintenance_text"])
+            self._say_page(answer["maintenance_text"])
         elif answer.get("_ansible_verbose_always") or task_of(result).action in settings._ACTION_DEBUG:
             self._clean_results(answer, task_of(result).action)
             said = answer.get("msg")
@@ -317,7 +317,7 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
         if "maintenance_summary" in answer:
             return  # told in the end
         if "maintenance_text" in answer:
-            self._say_as_it_is(answer["maintenance_text"])
+            self._say_page(answer["maintenance_text"])
         sign, task = self._tell.signs["failed"], task_of(result).get_name().rpartition(" : ")[2]
         if answer.get("problems"):
             first, *more = str(answer.get("msg") or "failed").splitlines()
@@ -344,6 +344,10 @@ class CallbackModule(DefaultCallback):  # type: ignore[misc]
 
     def _say_as_it_is(self, text: str, status: str = "") -> None:
         self._display.display(self._tell.clean(text), color=COLOURS.get(status))
+        self._flush()
+
+    def _say_page(self, text: str) -> None:
+        self._display.display(self._tell.page(text))
         self._flush()
 
     def _lines(self, lines: list[Line]) -> None:

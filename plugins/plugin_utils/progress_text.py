@@ -35,6 +35,10 @@ class Teller:
         shown = visible(str(text))
         return shown if self.unicode else shown.encode(self.encoding, "replace").decode(self.encoding)
 
+    def page(self, text: str) -> str:
+        """*text* of ours, such as a table, which is as long as it has to be: only its lines are cut."""
+        return "\n".join(self.clean(line) for line in str(text).split("\n"))
+
     def line(self, text: str) -> str:
         return one_line(self.clean(text))
 

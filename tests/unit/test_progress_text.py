@@ -71,6 +71,12 @@ def test_a_line_stays_a_line_whatever_a_host_is_called(teller: Teller) -> None:
     assert "\u202e" not in line
 
 
+def test_a_table_is_shown_whole_however_many_lines_it_has(teller: Teller) -> None:
+    table = "\n".join(f"activity {number}  passed" for number in range(500))
+    assert teller.page(table) == table
+    assert "\x1b" not in teller.page(f"{table}\n{HOSTILE}")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ANSI_X3.4-1968"])
 def test_other_encodings_get_signs_they_can_hold(encoding: str) -> None:
     teller = Teller(encoding, 80)
