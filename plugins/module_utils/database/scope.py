@@ -21,6 +21,7 @@ TABLE_OPTIONS: dict[str, dict[str, t.Any]] = {
     "exclude_tables": {"type": "list", "elements": "str", "default": []},
 }
 
+CLOSED = "it allows no connections"
 INVALID = -2  # datconnlimit of a database whose DROP DATABASE was interrupted
 
 _DATABASES = """
@@ -139,7 +140,7 @@ def why_not(row: t.Mapping[str, t.Any]) -> str:
     if row["connection_limit"] == INVALID:
         return "its DROP DATABASE was interrupted; drop it again"
     if not row["allows_connections"]:
-        return "it allows no connections"
+        return CLOSED
     if row["connection_limit"] == 0 and not row["is_superuser"]:
         return "its connection limit is 0"
     if not row["may_connect"]:

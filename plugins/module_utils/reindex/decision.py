@@ -56,6 +56,7 @@ class Left(t.NamedTuple):
     gain: int
     wanted: bool = True  # whether somebody should see to it that it can be rebuilt
     unsound: bool = False  # whether the rebuild has found damage
+    unmeasured: bool = False  # whether it could be known better, with a right or an extension that is missing
 
     @property
     def name(self) -> str:
@@ -78,14 +79,22 @@ def judge(index: IndexBloat, traits: Traits, settings: Settings, memory: Memory)
             return None
         # A GIN index seen for the first time, say, has nothing yet to be compared with: nobody can do anything.
         unread = index.method == "none" and index.access_method in MEASURABLE
-        return Left(index, index.reason, None, 0, wanted=unread)
+        return Left(index, index.reason, None, 0, wanted=unread, unmeasured=not unread and lacks_means(index))
     if ratio < settings.min_bloat_ratio or gain < settings.min_gain:
         return None
     reason, wanted = why_left(index, traits, settings)
     if reason:
-        return Left(index, reason, ratio, gain, wanted)
+        guessed = _RANK[index.confidence] < _RANK[settings.min_confidence] and lacks_means(index)
+        return Left(index, reason, ratio, gain, wanted, unmeasured=guessed)
     seconds = memory.predicted_seconds(index.access_method, index.table_bytes, predicted)
     return Task(index, ratio, predicted, seconds)
+
+
+def lacks_means(index: IndexBloat) -> bool:
+    """Whether *index* is of a kind that can be measured, but was estimated. (Of a GIN nothing better is to be had.)"""
+    return (
+        index.access_method in MEASURABLE and index.access_method != "gin" and index.method in ("baseline", "estimate")
+    )
 
 
 def why_left(index: IndexBloat, traits: Traits, settings: Settings) -> tuple[str, bool]:

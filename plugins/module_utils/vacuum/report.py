@@ -10,6 +10,7 @@ import typing as t
 
 from ..database.horizon import Holder, describe
 from ..database.rights import missing_right_advice, quoted
+from ..database.scope import CLOSED
 from ..quantities import human_seconds
 from ..result import Part
 from .act import DENIED, DONE, FAILED, GONE, IN_THE_WAY, LOCKED, NO_EFFECT, OVER, Outcome
@@ -257,7 +258,7 @@ def _record_troubles(sites: t.Sequence[Site], server: Server, work: Work, part: 
             advice=error.advice,
         )
     for name, reason in server.unreachable:
-        if "allows no connections" not in reason:
+        if CLOSED not in reason:
             part.check(
                 f"reach the database {name}",
                 "warned",
@@ -265,6 +266,11 @@ def _record_troubles(sites: t.Sequence[Site], server: Server, work: Work, part: 
                 observed=reason,
                 advice="Allow it, or name the database in exclude_databases.",
             )
+    closed = [f"{name}: {reason}" for name, reason in server.unreachable if CLOSED in reason]
+    if closed:
+        part.check(
+            "databases that were not looked at", "passed", expected="a reason for each", observed="; ".join(closed)
+        )
 
 
 def _record_blocked(sites: t.Sequence[Site], work: Work, server: Server, part: Part) -> None:
