@@ -392,3 +392,10 @@ def test_new_pages_at_the_end_of_a_table_are_not_due_as_long_as_the_counters_can
     assert needs(bulk._replace(dirty_pages=65)) is not None, "more than a file grows by in advance"
     assert needs(bulk._replace(dead_rows=1)) is not None
     assert needs(bulk._replace(inserted_rows=1)) is not None
+
+
+def test_a_system_catalog_is_analyzed_once_it_has_changed_as_a_whole_not_after_a_few_rebuilt_indexes() -> None:
+    catalog = table("pg_class", schema="pg_catalog", is_catalog=True, rows=400.0, modified_rows=200, last_analyze=1.0)
+    assert needs(catalog) is None
+    assert needs(catalog._replace(is_catalog=False)) is not None
+    assert needs(catalog._replace(modified_rows=401)) is not None
