@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -142,7 +143,7 @@ def test_without_a_watchdog_the_same_scene_keeps_everybody_waiting(
 ) -> None:
     """The test of the tests that follow."""
     hold = 3 * MAX_BLOCK
-    rebuild = lambda: server.sql("REINDEX INDEX CONCURRENTLY mark_slowly", DATABASE)  # noqa: E731
+    rebuild = functools.partial(server.sql, "REINDEX INDEX CONCURRENTLY mark_slowly", DATABASE)
     seen, _nothing = with_a_snapshot_that_began_meanwhile(server, rebuild, hold)
     assert min(seen.alter.longest, seen.select.longest, seen.update.longest) > hold - MAX_BLOCK
     drop_leftovers(server)
@@ -181,7 +182,7 @@ def test_nobody_is_the_victim_of_a_deadlock_with_a_rebuild(server: PostgresServe
 
 def protected(server: PostgresServer, options: dict[str, Any], hold: float) -> None:
     before = content(server, DATABASE)
-    rebuild = lambda: run_module("postgresql_reindex", {**options, "retry_for": f"{hold + 60}s"})  # noqa: E731
+    rebuild = functools.partial(run_module, "postgresql_reindex", {**options, "retry_for": f"{hold + 60}s"})
     seen, shown = with_a_snapshot_that_began_meanwhile(server, rebuild, hold)
     print(f"a snapshot held for {hold:.0f} s meanwhile: longest stall {seen.longest:.2f} s: {seen}")
     assert not shown["failed"], shown["msg"]

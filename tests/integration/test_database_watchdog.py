@@ -205,7 +205,7 @@ def test_no_cancellation_reaches_the_statement_after_the_one_it_was_meant_for(
     server: PostgresServer, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "why_stop", lambda *_: ("blocking", "as the test wants it"))
-    for _ in range(20):
+    for _again in range(20):
         assert run_watched(pair.work, pair.watch, "SELECT pg_catalog.pg_sleep(100)", max_block=1).ended == "blocking"
         assert value(pair.work, "SELECT count(*) FROM generate_series(1, 20000)") == 20000
 

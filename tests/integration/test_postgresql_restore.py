@@ -50,8 +50,10 @@ def stopped_cluster(directory: Path) -> Iterator[PitrSite]:
         made.write(30)
         made.back_up()
         server.stop("fast")
-        yield made
-        end_servers(made)
+        try:
+            yield made
+        finally:
+            end_servers(made)
 
 
 def end_servers(site: PitrSite) -> None:

@@ -81,8 +81,8 @@ def actions(one: Table, **settings: Any) -> str:
         ({"dirty_pages": 5, "dead_rows": 20_050}, ""),
         ({"dirty_pages": 5, "dead_rows": 20_051}, "vacuum"),
         ({"dirty_pages": 5, "inserted_rows": 21_001}, "vacuum"),
-        ({"dirty_pages": 5, "dead_rows": 11, "options": {"autovacuum_vacuum_threshold": "10",
-                                                        "autovacuum_vacuum_scale_factor": "0"}}, "vacuum"),
+        ({"dirty_pages": 5, "dead_rows": 11,
+          "options": {"autovacuum_vacuum_threshold": "10", "autovacuum_vacuum_scale_factor": "0"}}, "vacuum"),
         ({"dirty_pages": 5, "inserted_rows": 10**9,
           "options": {"autovacuum_vacuum_insert_threshold": "-1"}}, ""),
         # Estimated pages prove nothing, so the counters are heard.

@@ -29,6 +29,8 @@ _SETTINGS = {
     "maintenance_work_mem": "64MB",
     "min_wal_size": "32MB",
     "max_wal_size": "128MB",
+    # What the maintenance does, and nothing else, is to be seen in the demo.
+    "autovacuum_naptime": "1d",
     "shared_preload_libraries": "pg_stat_statements",
     "track_io_timing": "on",
     "client_connection_check_interval": "500ms",
