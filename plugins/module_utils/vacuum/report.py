@@ -21,14 +21,15 @@ from .pace import Pace
 from .plan import Server, Site
 from .table import Table
 
-MOST_LISTED = 500
+MOST_LISTED = 300
 MOST_HOLDERS = 20
 
 
 def state_of(table: Table) -> str:
     """``45 of 50 pages not all-visible, age 1200``"""
     if table.kind == "partitioned table":
-        return "statistics " + ("missing" if table.missing_statistics else "gathered")
+        modified = max(table.modified_rows, table.modified_in_parts)
+        return "statistics missing" if table.missing_statistics else f"{modified} rows modified since it was analyzed"
     return f"{table.dirty_pages} of {table.pages} pages not all-visible, age {table.xid_age}"
 
 
@@ -51,8 +52,14 @@ def record_plan(sites: t.Sequence[Site], server: Server, pace: Pace, part: Part)
             observed=plan_in_words(site),
             evidence={**seen(site), "plan": planned[:MOST_LISTED], "skipped": shown_skipped(site)},
         )
-        for step in site.steps:
-            part.change("table", full_name(step), state_of(step.table), f"would be done: {step.action}")
+        changes = [
+            (full_name(step), state_of(step.table), f"would be done: {step.action}")
+            for step in site.steps
+            if not step.table.is_catalog
+        ]
+        _record_changes(site.name, changes, part)
+        catalogs = [step.table for step in site.steps if step.table.is_catalog]
+        _record_catalogs(site.name, catalogs, "would be vacuumed or analyzed", part)
     _record_troubles(sites, server, Work([], [], {}), part)
 
 
@@ -64,9 +71,16 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
         tidied = sum(outcome.step.is_tidying for outcome in done)
         done = [outcome for outcome in done if not outcome.step.is_tidying]
         mine = [outcome for outcome in mine if not outcome.step.is_tidying]
-        for outcome in done:
-            if outcome.result == DONE:
-                part.change("table", full_name(outcome.step), state_of(outcome.step.table), change_of(outcome))
+        changes = [
+            (full_name(outcome.step), state_of(outcome.step.table), change_of(outcome))
+            for outcome in done
+            if outcome.result == DONE and not outcome.step.table.is_catalog
+        ]
+        _record_changes(site.name, changes, part)
+        catalogs = [outcome for outcome in done if outcome.step.table.is_catalog]
+        left = sum(outcome.after.dirty_pages for outcome in catalogs if outcome.after)
+        cleaned = [outcome.step.table for outcome in catalogs if outcome.result == DONE]
+        _record_catalogs(site.name, cleaned, f"vacuumed or analyzed: {left} pages not all-visible", part)
         if tidied:
             name = f"{tidied} system catalogs in the database {site.name}"
             part.change("system catalogs", name, "made dirty by this run", "vacuumed")
@@ -76,7 +90,11 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
             expected="every table that is due vacuumed or analyzed, with a measured effect",
             observed=work_in_words(site, mine, done),
             advice="" if len(done) == len(mine) else "See the checks of the tables that are named.",
-            evidence={**seen(site), "done": [outcome_evidence(outcome) for outcome in done[:MOST_LISTED]]},
+            evidence={
+                **seen(site),
+                "done": [outcome_evidence(one) for one in done if not one.step.table.is_catalog][:MOST_LISTED],
+                "catalogs_done": len(catalogs),
+            },
         )
         for outcome in mine:
             if outcome.result not in (DONE, GONE):
@@ -86,6 +104,25 @@ def record_work(sites: t.Sequence[Site], server: Server, work: Work, part: Part)
                     part.change("table", full_name(outcome.step), before, f"{outcome.step.action} begun: {after}")
     _record_troubles(sites, server, work, part)
     _record_postponed(work, part)
+
+
+def _record_changes(database: str, changes: t.Sequence[tuple[str, str, str]], part: Part) -> None:
+    """Each table by its name, before and after, up to MOST_LISTED in all; the rest of each database as one."""
+    room = max(0, MOST_LISTED - len(part.changes))
+    for name, before, after in changes[:room]:
+        part.change("table", name, before, after)
+    rest = len(changes) - room
+    if rest > 0:
+        name = f"{rest} {'more ' if room else ''}tables in the database {database}"
+        part.change("tables", name, "due", "the check of this database counts what was done, or would be")
+
+
+def _record_catalogs(database: str, tables: t.Sequence[Table], after: str, part: Part) -> None:
+    """The system catalogs as one: there are as many in each database, and none is anybody's own."""
+    if tables:
+        dirty, pages = sum(table.dirty_pages for table in tables), sum(table.pages for table in tables)
+        name = f"{len(tables)} system catalogs in the database {database}"
+        part.change("system catalogs", name, f"{dirty} of {pages} pages not all-visible", after)
 
 
 def record_metrics(sites: t.Sequence[Site], work: Work, ages: t.Sequence[t.Mapping[str, t.Any]], part: Part) -> None:
