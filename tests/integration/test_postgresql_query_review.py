@@ -50,7 +50,7 @@ def test_the_statements_that_take_most_time_are_shown_normalised(reviewer: Revie
     mine = next(one for one in statements_of(shown) if "grade FROM student" in one["statement"])
     assert mine["statement"] == "SELECT grade FROM student WHERE name = $1"
     assert (mine["database"], mine["calls"] >= 50, mine["rows_per_call"]) == ("learning", True, 1.0)
-    assert mine["mean_seconds"] == pytest.approx(mine["seconds"] / mine["calls"], rel=0.01)
+    assert mine["mean_seconds"] == pytest.approx(mine["seconds"] / mine["calls"], rel=0.02)
     assert len(statements_of(shown)) <= 20
     assert sum(one["share"] for one in statements_of(shown)) <= 1.001
 

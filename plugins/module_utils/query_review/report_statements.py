@@ -79,7 +79,7 @@ def describe(one: Interval, total: float, texts: Texts) -> t.Dict[str, t.Any]:
         "queryid": statement.queryid,
         "statement": texts.get(statement.key, ""),
         "share": round(one.seconds / total, 4) if total else 0.0,
-        "seconds": round(one.seconds, 4),
+        "seconds": round(one.seconds, 6),
         "calls": one.calls,
         "mean_seconds": round(one.mean, 7),
         "rows_per_call": round(statement.rows / max(statement.calls, 1), 2),
