@@ -10,6 +10,7 @@ again; :func:`carry_out` does the rest.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import time
@@ -17,9 +18,10 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .errors import MaintenanceError
+from .errors import MaintenanceError, MissingToolError
 from .lock import exclusive
 from .result import Part, describe
+from .stopping import stopped_in_order
 
 ACTIVITY_OPTIONS: dict[str, dict[str, t.Any]] = {
     "state_dir": {"type": "path", "default": "/var/lib/wellkept"},
@@ -29,11 +31,14 @@ ACTIVITY_OPTIONS: dict[str, dict[str, t.Any]] = {
 Work = t.Callable[[AnsibleModule, Part], None]
 
 
-def carry_out(activity: str, options: dict[str, dict[str, t.Any]], work: Work, **module_options: t.Any) -> None:
+def carry_out(
+    activity: str, options: dict[str, dict[str, t.Any]], work: Work, *, stops: str = "", **module_options: t.Any
+) -> None:
     """Run *work* as the module for *activity* and end the process with its part of the result.
 
     Ends with ``failed`` when a check failed or *work* raised MaintenanceError (which becomes a failed check: what was
-    recorded before it is kept), with ``skipped`` when *work* recorded a reason and no check.
+    recorded before it is kept), with ``skipped`` when *work* recorded a reason and no check, or when a tool is missing
+    (MissingToolError) before anything failed. *stops* names work that a signal ends in order: see ``stopping``.
     """
     module = AnsibleModule(argument_spec={**ACTIVITY_OPTIONS, **options}, supports_check_mode=True, **module_options)
     part = Part()
@@ -41,8 +46,13 @@ def carry_out(activity: str, options: dict[str, dict[str, t.Any]], work: Work, *
     lock_path = os.path.join(module.params["state_dir"], "locks", f"{activity}.lock")
     holder = {"run": module.params["run_id"], "activity": activity, "user": _user()}
     try:
-        with exclusive(lock_path, holder, activity):
+        in_order = stopped_in_order(stops) if stops else contextlib.nullcontext()
+        with exclusive(lock_path, holder, activity), in_order:
             work(module, part)
+    except MissingToolError as missing:
+        if not part.failures():
+            part.checks.clear()
+        part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
     except MaintenanceError as error:
         part.check(
             f"{error.what} ({error.where})" if error.where else error.what,

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one error that an activity raises when it cannot go on."""
+"""The errors that an activity raises when it cannot go on."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class MaintenanceError(Exception):
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.what}{place}: expected {self.expected}; observed {self.observed}. {self.advice}"
+
+
+class MissingToolError(MaintenanceError):
+    """A program or library that is not installed on the host; ``advice`` holds the command that installs it."""

@@ -13,7 +13,7 @@ import re
 import sys
 import typing as t
 
-from .errors import MaintenanceError
+from .errors import MaintenanceError, MissingToolError
 from .processes import find_program, run
 
 
@@ -51,10 +51,6 @@ _ADVICE = (
     (r'database ".*" does not exist', "Correct login_db."),
     (r'role ".*" does not exist', "Correct login_user."),
 )  # fmt: skip
-
-
-class MissingToolError(MaintenanceError):
-    """A program or library that is not installed on the host; ``advice`` holds the command that installs it."""
 
 
 class QueryError(MaintenanceError):

@@ -240,11 +240,9 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_keeping import keep_wal, thin_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
-    MissingToolError,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
@@ -277,16 +275,9 @@ def work(module: AnsibleModule, part: Part) -> None:
     policy = read_policy(module.params)
     repository = Repository(module.params["repository"], module.params["cluster"])
     refuse_to_copy_itself(repository, policy.directories)
-    try:
-        server = measure_server(module.params, part)
-        params = module.params
-        engine = open_engine(
-            params["engine"], repository, task=CREATE, version=server.version, bin_dir=params["bin_dir"]
-        )
-    except MissingToolError as missing:
-        part.checks.clear()
-        part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
-        return
+    server = measure_server(module.params, part)
+    params = module.params
+    engine = open_engine(params["engine"], repository, task=CREATE, version=server.version, bin_dir=params["bin_dir"])
     if not params["wal_archive"]:
         refuse_failing_archiver(params)
     if module.check_mode:
@@ -295,7 +286,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         foretell(measure(engine, server, policy, part), part)
         return
     repository.prepare()
-    with stopped_in_order("backup"), repository.locked(holder(module.params)):
+    with repository.locked(holder(module.params)):
         remove_leftovers(repository, part)
         if params["wal_archive"]:
             keep_wal(params, repository, part, check_mode=False)
@@ -405,7 +396,7 @@ def foretell(state: State, part: Part) -> None:
 
 
 def main() -> None:
-    carry_out("backup", OPTIONS, work)
+    carry_out("backup", OPTIONS, work, stops="backup")
 
 
 if __name__ == "__main__":

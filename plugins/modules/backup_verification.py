@@ -150,14 +150,12 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     parse_time,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import (
     parse_duration,
     parse_size,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "cluster": {"type": "str", "default": "main"},
@@ -198,12 +196,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         rotating=True,
         budget=Budget(limits.seconds, limits.bytes),
     )
-    try:
-        found = verify(module, by_importance(backups), remembered, part)
-    except MissingToolError as missing:
-        part.checks.clear()
-        part.skip(f"{missing.what}: {missing.observed}; {missing.advice}")
-        return
+    found = verify(module, by_importance(backups), remembered, part)
     findings.report_bytes(found, module.check_mode, part)
     if not module.check_mode:
         note(repository, found, part)
@@ -230,16 +223,15 @@ def verify(
     repository = remembered.repository
     holder = {"run": module.params["run_id"], "activity": "backup_verification"}
     found: dict[str, Verification] = {}
-    with stopped_in_order("backup_verification"):
-        for backup in backups:
-            engine = engine_for(backup, repository, module.params["bin_dir"], part, newest=not found)
-            if engine and module.check_mode:
-                found[backup.label] = engine.verify(backup.label, quick=True, remembered=remembered)
-            elif engine:
-                with repository.in_use(backup.label, holder):
-                    verification = engine.verify(backup.label, remembered=remembered)
-                    if os.path.isdir(backup.directory):
-                        found[backup.label] = verification
+    for backup in backups:
+        engine = engine_for(backup, repository, module.params["bin_dir"], part, newest=not found)
+        if engine and module.check_mode:
+            found[backup.label] = engine.verify(backup.label, quick=True, remembered=remembered)
+        elif engine:
+            with repository.in_use(backup.label, holder):
+                verification = engine.verify(backup.label, remembered=remembered)
+                if os.path.isdir(backup.directory):
+                    found[backup.label] = verification
     return found
 
 
@@ -267,8 +259,7 @@ def verify_archive(module: AnsibleModule, backups: t.Sequence[Backup], remembere
     ours = [backup for backup in backups if backup.metadata["system_identifier"] == cluster]
     findings.report_archive(wal_verification.continuity(archive, ours), part, ours[-1].label)
     if not module.check_mode:
-        with stopped_in_order("backup_verification"):
-            findings.report_archived_bytes(wal_verification.read_segments(archive, ours, remembered), part)
+        findings.report_archived_bytes(wal_verification.read_segments(archive, ours, remembered), part)
 
 
 def note(repository: Repository, found: t.Mapping[str, Verification], part: Part) -> None:
@@ -342,7 +333,7 @@ def read_limits(params: dict[str, t.Any]) -> Limits:
 
 
 def main() -> None:
-    carry_out("backup_verification", OPTIONS, work)
+    carry_out("backup_verification", OPTIONS, work, stops="backup_verification")
 
 
 if __name__ == "__main__":

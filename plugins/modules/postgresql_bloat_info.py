@@ -246,8 +246,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scop
     chosen,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.session import open_session
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration, parse_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 

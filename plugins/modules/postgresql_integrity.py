@@ -203,10 +203,9 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity.sur
     survey,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity.things import Thing
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
@@ -325,16 +324,8 @@ def report_server(server: Server, chosen: scope.Scope, part: Part) -> None:
     )
 
 
-def work_in_order(module: AnsibleModule, part: Part) -> None:
-    try:
-        with stopped_in_order("the look for damage"):
-            work(module, part)
-    except MissingToolError as error:
-        part.skip(f"{error.observed} ({error.expected}): {error.advice}")
-
-
 def main() -> None:
-    carry_out("database_integrity", OPTIONS, work_in_order)
+    carry_out("database_integrity", OPTIONS, work, stops="the look for damage")
 
 
 if __name__ == "__main__":

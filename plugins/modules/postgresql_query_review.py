@@ -187,7 +187,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
-    MissingToolError,
     QueryError,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_size
@@ -412,11 +411,7 @@ def work(module: AnsibleModule, part: Part) -> None:
     """Only reads, so that check mode differs in nothing but the extension."""
     params = module.params
     refuse_bad_options(params)
-    try:
-        seen, memory = measure(module, part)
-    except MissingToolError as error:
-        part.skip(f"{error.observed} ({error.expected}): {error.advice}")
-        return
+    seen, memory = measure(module, part)
     report(seen, decide(seen, memory, params), params, part)
 
 

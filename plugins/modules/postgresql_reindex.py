@@ -204,7 +204,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.sess
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import Pair
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex import report
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.decision import Left, Task, in_order, within
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.leftovers import Invalid
@@ -226,7 +226,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.setti
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.survey import survey
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.upserts import Statements
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {**LOGIN_OPTIONS, **REINDEX_OPTIONS}
 PURPOSE = "reindex"
@@ -380,16 +379,8 @@ def show(found: Found, tasks: t.Sequence[Task], left: t.Sequence[Left], crew: Cr
     report.report_work(crew.tally, settings, part)
 
 
-def work_in_order(module: AnsibleModule, part: Part) -> None:
-    try:
-        with stopped_in_order("the rebuild of indexes"):
-            work(module, part)
-    except MissingToolError as error:
-        part.skip(f"{error.observed} ({error.expected}): {error.advice}")
-
-
 def main() -> None:
-    carry_out("database_reindex", OPTIONS, work_in_order)
+    carry_out("database_reindex", OPTIONS, work, stops="the rebuild of indexes")
 
 
 if __name__ == "__main__":

@@ -157,9 +157,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budg
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.extensions import EXTENSION_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scope import SCOPE_OPTIONS, TABLE_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 from ansible_collections.wellkept.maintenance.plugins.module_utils.vacuum import report
 from ansible_collections.wellkept.maintenance.plugins.module_utils.vacuum.act import refuse_bad_throttle
 from ansible_collections.wellkept.maintenance.plugins.module_utils.vacuum.decide import Settings
@@ -226,8 +225,7 @@ def measure_and_decide(surveyor: Surveyor, part: Part) -> t.List[Site]:
 def act_and_measure_again(runner: Runner, sites: t.List[Site], server: Server, part: Part) -> None:
     """Carry it out; what was done is recorded also when something stands in the way of the rest."""
     try:
-        with stopped_in_order("the vacuum"):
-            runner.run(sites)
+        runner.run(sites)
     finally:
         report.record_work(sites, server, runner.work, part)
 
@@ -236,12 +234,7 @@ def work(module: AnsibleModule, part: Part) -> None:
     params = module.params
     budget = read_budget(params)
     wishes = read_wishes(params)
-    try:
-        connection = session.open_session(params, params["login_db"], purpose=PURPOSE)
-    except MissingToolError as error:
-        part.skip(f"{error.what}: {error.observed}. {error.advice}")
-        return
-    with contextlib.closing(connection):
+    with contextlib.closing(session.open_session(params, params["login_db"], purpose=PURPOSE)) as connection:
         reason = session.refuse_standby(connection)
         if reason:
             part.skip(reason)
@@ -261,7 +254,7 @@ def work(module: AnsibleModule, part: Part) -> None:
 
 
 def main() -> None:
-    carry_out("database_vacuum", OPTIONS, work)
+    carry_out("database_vacuum", OPTIONS, work, stops="the vacuum")
 
 
 if __name__ == "__main__":

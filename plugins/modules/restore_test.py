@@ -207,7 +207,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.files import sha256_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
-    MissingToolError,
     find_bin_dir,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds, parse_duration
@@ -216,7 +215,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.aim i
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.point_test import prove_target, read_target
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
@@ -466,6 +464,7 @@ def keep_proof(plan: Plan, repository: Repository, facts: t.Dict[str, t.Any], be
 
 
 def work(module: AnsibleModule, part: Part) -> None:
+    refuse_bad_options(module)
     params = module.params
     base = params["scratch_dir"] or os.path.join(params["state_dir"], "restore_test", "scratch")
     repository = Repository(params["repository"], params["cluster"])
@@ -513,17 +512,8 @@ def refuse_bad_options(module: AnsibleModule) -> None:
             ) from None
 
 
-def work_in_order(module: AnsibleModule, part: Part) -> None:
-    try:
-        refuse_bad_options(module)
-        with stopped_in_order("the restore test"):
-            work(module, part)
-    except MissingToolError as error:
-        part.skip(f"{error.observed} ({error.expected}): {error.advice}")
-
-
 def main() -> None:
-    carry_out("restore_test", OPTIONS, work_in_order)
+    carry_out("restore_test", OPTIONS, work, stops="the restore test")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
-    MissingToolError,
     QueryError,
     connect,
     databases,

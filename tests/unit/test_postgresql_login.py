@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils import postgresql
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
-    MissingToolError,
     find_bin_dir,
     server_host,
     tool_environment,

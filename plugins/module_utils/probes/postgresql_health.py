@@ -10,8 +10,8 @@ import functools
 import time
 import typing as t
 
-from ..errors import MaintenanceError
-from ..postgresql import LOGIN_OPTIONS, MissingToolError, connect, driver, query, value
+from ..errors import MaintenanceError, MissingToolError
+from ..postgresql import LOGIN_OPTIONS, connect, driver, query, value
 from ..quantities import human_bytes, human_seconds, parse_size
 from ..result import Part, limit_status
 from . import postgresql_sql as statements

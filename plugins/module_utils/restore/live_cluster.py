@@ -12,7 +12,7 @@ import pwd
 import typing as t
 
 from .. import postgresql
-from ..errors import MaintenanceError
+from ..errors import MaintenanceError, MissingToolError
 
 _TABLESPACES = "SELECT pg_catalog.pg_tablespace_location(oid) AS place FROM pg_catalog.pg_tablespace"
 
@@ -37,7 +37,7 @@ def ask(params: t.Mapping[str, t.Any]) -> Live:
             facts = postgresql.server_facts(connection)
             data = str(postgresql.value(connection, "SHOW data_directory"))
             places = [row["place"] for row in postgresql.query(connection, _TABLESPACES) if row["place"]]
-    except postgresql.MissingToolError:
+    except MissingToolError:
         raise
     except MaintenanceError as error:
         return Live(problem=f"{error.what}: {error.observed}")
