@@ -247,8 +247,12 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scop
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.session import open_session
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import (
+    read_at_least,
+    read_duration,
+    read_size,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration, parse_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -275,38 +279,15 @@ Found = t.TypeVar("Found", IndexBloat, TableBloat)
 def read_settings(params: t.Mapping[str, t.Any]) -> BloatSettings:
     """How closely the options ask to look; raises MaintenanceError for a size or a duration that is none."""
     return BloatSettings(
-        min_size_bytes=_parsed(params, "min_size", parse_size),
-        sample_above_bytes=_parsed(params, "sample_above", parse_size),
-        sample_pages=_at_least(params, "sample_pages", 2),
-        lock_timeout_ms=max(1, round(_parsed(params, "lock_timeout", parse_duration) * 1000)),
-        timeout_ms=max(1, round(_parsed(params, "measure_timeout", parse_duration) * 1000)),
+        min_size_bytes=read_size(params, "min_size"),
+        sample_above_bytes=read_size(params, "sample_above"),
+        sample_pages=read_at_least(params, "sample_pages", 2),
+        lock_timeout_ms=max(1, round(read_duration(params, "lock_timeout") * 1000)),
+        timeout_ms=max(1, round(read_duration(params, "measure_timeout") * 1000)),
         catalogs=params["catalogs"],
         tables=tuple(params["tables"]),
         exclude_tables=tuple(params["exclude_tables"]),
     )
-
-
-def _parsed(params: t.Mapping[str, t.Any], name: str, parse: t.Callable[[str], t.Any]) -> t.Any:
-    try:
-        return parse(params[name])
-    except ValueError as error:
-        raise MaintenanceError(
-            f"read the option {name}",
-            expected="a size or a duration with its unit",
-            observed=str(error),
-            advice=f"Correct {name}.",
-        ) from None
-
-
-def _at_least(params: t.Mapping[str, t.Any], name: str, least: int) -> int:
-    if params[name] < least:
-        raise MaintenanceError(
-            f"read the option {name}",
-            expected=f"{least} or more",
-            observed=str(params[name]),
-            advice=f"Correct {name}.",
-        )
-    return int(params[name])
 
 
 def worst_first(found: t.Sequence[Found], limit: int) -> t.List[Found]:
@@ -364,7 +345,7 @@ def keep(remembered: Remembered) -> t.List[str]:
 
 def work(module: AnsibleModule, part: Part) -> t.Dict[str, t.Any]:
     settings = read_settings(module.params)
-    _at_least(module.params, "limit", 0)
+    read_at_least(module.params, "limit", 0)
     with contextlib.closing(open_session(module.params, module.params["login_db"], purpose=PURPOSE)) as connection:
         scope = chosen(connection, module.params)
         remembered = remembered_in(connection, module.params["state_dir"])

@@ -183,10 +183,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.activity impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database import extensions, scope, session
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budget import (
     read_budget,
-    read_duration,
     read_max_block,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity import (
     report_catalogs,
     report_things,
@@ -203,8 +201,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity.sur
     survey,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.integrity.things import Thing
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, read_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -234,21 +232,12 @@ def read_limits(params: t.Dict[str, t.Any]) -> report_catalogs.Limits:
     for name in DURATIONS:
         read_duration(params, name)
     read_max_block(params)
-    try:
-        size = parse_size(params["unused_min_bytes"])
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the option unused_min_bytes",
-            expected="a size",
-            observed=str(error),
-            advice="Correct unused_min_bytes.",
-        ) from None
     return report_catalogs.Limits(
         params["warn_sequence_used_ratio"],
         params["fail_sequence_used_ratio"],
         read_duration(params, "warn_sequence_within"),
         read_duration(params, "unused_after"),
-        size,
+        read_size(params, "unused_min_bytes"),
         params["accepted_indexes"],
         params["accepted_tables"],
     )

@@ -185,11 +185,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database import extensions, scope, session
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_at_least, read_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
     QueryError,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.query_review import (
     activity,
     comparison,
@@ -416,20 +416,9 @@ def work(module: AnsibleModule, part: Part) -> None:
 
 
 def refuse_bad_options(params: t.Dict[str, t.Any]) -> None:
-    try:
-        parse_size(params["warn_temp_bytes_per_day"])
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the option warn_temp_bytes_per_day",
-            expected="a size",
-            observed=str(error),
-            advice="Correct warn_temp_bytes_per_day.",
-        ) from None
+    read_size(params, "warn_temp_bytes_per_day")
     for name in ("top", "min_calls", "min_sequential_scans"):
-        if params[name] < 1:
-            raise MaintenanceError(
-                f"read the option {name}", expected="1 or more", observed=params[name], advice=f"Correct {name}."
-            )
+        read_at_least(params, name, 1)
 
 
 def main() -> None:

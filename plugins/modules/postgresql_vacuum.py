@@ -156,7 +156,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.budg
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.extensions import EXTENSION_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.scope import SCOPE_OPTIONS, TABLE_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import refuse
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from ansible_collections.wellkept.maintenance.plugins.module_utils.vacuum import report
@@ -205,12 +205,7 @@ class Wishes(t.NamedTuple):
 def read_wishes(params: t.Mapping[str, t.Any]) -> Wishes:
     for name in ("dirty_share", "freeze_share"):
         if not 0 < params[name] <= 1:
-            raise MaintenanceError(
-                f"read the option {name}",
-                expected="a share above 0, up to 1",
-                observed=str(params[name]),
-                advice=f"Correct {name}.",
-            )
+            refuse(name, expected="a share above 0, up to 1", observed=params[name])
     throttle = Throttle(params["vacuum_cost_delay_ms"], params["vacuum_cost_limit"])
     refuse_bad_throttle(throttle)
     settings = Settings(params["dirty_share"], params["min_dirty_pages"], params["freeze_share"], params["analyze"])

@@ -10,8 +10,7 @@ import math
 import time
 import typing as t
 
-from ..errors import MaintenanceError
-from ..quantities import parse_duration
+from ..options import read_duration, refuse
 
 BUDGET_OPTIONS: dict[str, dict[str, t.Any]] = {"time_budget": {"type": "str", "default": "0s"}}
 
@@ -45,17 +44,5 @@ def read_max_block(params: t.Mapping[str, t.Any]) -> float:
     """Seconds of the option ``max_block``: who works under a lock cannot promise that nobody waits at all."""
     seconds = read_duration(params, "max_block")
     if not seconds:
-        raise MaintenanceError(
-            "read the option max_block", expected="more than 0", observed="0", advice="Correct max_block: 1s, say."
-        )
+        refuse("max_block", expected="more than 0", observed="0", advice="Correct max_block: 1s, say.")
     return seconds
-
-
-def read_duration(params: t.Mapping[str, t.Any], option: str) -> float:
-    """Seconds of the *option* in *params*; raises MaintenanceError that names it when it is no duration."""
-    try:
-        return parse_duration(params[option])
-    except ValueError as error:
-        raise MaintenanceError(
-            f"read the option {option}", expected="a duration", observed=str(error), advice=f"Correct {option}."
-        ) from None

@@ -9,11 +9,10 @@ from __future__ import annotations
 import typing as t
 
 from ..bloat.measure import BloatSettings
-from ..database.budget import read_duration, read_max_block
+from ..database.budget import read_max_block
 from ..database.extensions import EXTENSION_OPTIONS
 from ..database.scope import SCOPE_OPTIONS, TABLE_OPTIONS
-from ..errors import MaintenanceError
-from ..quantities import parse_size
+from ..options import read_duration, read_size, refuse
 
 REINDEX_OPTIONS: dict[str, dict[str, t.Any]] = {
     **SCOPE_OPTIONS,
@@ -77,22 +76,8 @@ def read_settings(params: t.Mapping[str, t.Any]) -> Settings:
         values[name] = read_duration(params, name)
     values["max_block"] = read_max_block(params)
     for name in ("min_gain", "max_replica_lag", "min_free_bytes"):
-        values[name] = _read_size(params, name)
+        values[name] = read_size(params, name)
     ratio = params["min_bloat_ratio"]
     if not 0 < ratio < 1:
-        raise MaintenanceError(
-            "read the option min_bloat_ratio",
-            expected="a share between 0 and 1",
-            observed=str(ratio),
-            advice="Write 0.3 for 30 %.",
-        )
+        refuse("min_bloat_ratio", expected="a share between 0 and 1", observed=ratio, advice="Write 0.3 for 30 %.")
     return Settings(**values)
-
-
-def _read_size(params: t.Mapping[str, t.Any], option: str) -> int:
-    try:
-        return parse_size(params[option])
-    except ValueError as error:
-        raise MaintenanceError(
-            f"read the option {option}", expected="a size", observed=str(error), advice=f"Correct {option}."
-        ) from None

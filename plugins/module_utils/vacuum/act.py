@@ -11,7 +11,7 @@ import typing as t
 
 from .. import postgresql
 from ..database.watchdog import Pair, Watched
-from ..errors import MaintenanceError
+from ..options import refuse
 from .decide import Step
 from .measure import Sight, measure_tables
 from .pace import Throttle
@@ -188,16 +188,6 @@ def pause(seconds: float) -> None:
 def refuse_bad_throttle(throttle: Throttle) -> None:
     """Raise MaintenanceError for a throttle that the server would refuse."""
     if not 0 <= throttle.delay_ms <= 100:
-        raise MaintenanceError(
-            "read the option vacuum_cost_delay_ms",
-            expected="0 to 100 milliseconds",
-            observed=f"{throttle.delay_ms:g}",
-            advice="Correct vacuum_cost_delay_ms.",
-        )
+        refuse("vacuum_cost_delay_ms", expected="0 to 100 milliseconds", observed=f"{throttle.delay_ms:g}")
     if not 1 <= throttle.limit <= 10000:
-        raise MaintenanceError(
-            "read the option vacuum_cost_limit",
-            expected="1 to 10000",
-            observed=str(throttle.limit),
-            advice="Correct vacuum_cost_limit.",
-        )
+        refuse("vacuum_cost_limit", expected="1 to 10000", observed=throttle.limit)
