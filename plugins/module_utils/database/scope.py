@@ -55,8 +55,12 @@ class TablePatterns:
     def look(self, connection: t.Any) -> None:
         """Note the tables in the database of *connection*."""
         if self.patterns:
-            self.names.update(row["name"] for row in postgresql.query(connection, _TABLES))
-            self.looked = True
+            self.note(row["name"] for row in postgresql.query(connection, _TABLES))
+
+    def note(self, names: t.Iterable[str]) -> None:
+        """Note the tables *names* of a database."""
+        self.names.update(names)
+        self.looked = True
 
     def refuse_unmatched(self) -> None:
         """Raise MaintenanceError for a pattern that matches no table in any of the databases looked at."""

@@ -103,7 +103,7 @@ class Surveyor:
         self.part = part
         self.check_mode = check_mode
         self.made_dirty: t.Set[str] = set()  # databases whose system catalogs an extension was written to
-        self.seen: t.Set[str] = set()  # every table, chosen or not
+        self.patterns = scope.TablePatterns(params)
 
     def survey(self, database: str) -> Site:
         """Measure the tables of *database*, and decide."""
@@ -117,7 +117,7 @@ class Surveyor:
         options: t.Dict[str, t.Any] = {"create": self.params["create_extensions"], "part": self.part}
         sight = look_for(connection, database, check_mode=self.check_mode, **options)
         tables = measure_tables(connection, sight)
-        self.seen.update(table.qualified for table in tables)
+        self.patterns.note(table.qualified for table in tables)
         site = self.judge(connection, sight, [table for table in tables if self.is_chosen(table)])
         if len(self.part.changes) > changes and not self.check_mode:
             self.made_dirty.add(database)
@@ -205,7 +205,5 @@ def survey_all(surveyor: Surveyor, part: Part) -> t.List[Site]:
                 advice=error.advice,
             )
     part.changes.sort(key=lambda change: str(change["name"]))
-    if sites:
-        patterns = [pattern for pattern in surveyor.params["tables"] if pattern != "*"]
-        scope.refuse_unmatched("tables", patterns, sorted(surveyor.seen), postgresql.server_name(surveyor.params))
+    surveyor.patterns.refuse_unmatched()
     return sites
