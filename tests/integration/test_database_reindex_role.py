@@ -2,77 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.settings import REINDEX_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
 from support.modules import ROOT
 from support.postgresql import postgres_server
 from support.reindex import ReindexSite
+from support.roles import ActivityOnHost
 
 PREFIX = "database_reindex_"
 
 
-class Site:
-    """One host of the group databases, whose server has one bloated index, and a ledger."""
+class Site(ActivityOnHost):
+    """The activity, and a server with one bloated index."""
 
     def __init__(self, reindex: ReindexSite, directory: Path) -> None:
+        login = {f"database_{name}": value for name, value in reindex.server.login().items()}
+        options = {"databases": ["shop"], "min_gain": "64KiB", "min_free_bytes": "1MiB", "retry_for": "0s"}
+        super().__init__("database_reindex", directory, **login, **{f"{PREFIX}{n}": v for n, v in options.items()})
         self.reindex = reindex
-        self.directory = directory
-        self.ledger = Ledger(f"sqlite:///{directory / 'ledger.db'}")
-
-    def play(self, **variables: Any) -> subprocess.CompletedProcess[str]:
-        login = self.reindex.server.login()
-        facts = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "ansible_remote_tmp": str(self.directory / "tmp"),
-            "maintenance_ledger": str(self.directory / "ledger.db"),
-            "maintenance_report_dir": str(self.directory / "reports"),
-            "maintenance_state_dir": str(self.directory / "state"),
-            **{f"database_{name}": value for name, value in login.items()},
-            f"{PREFIX}databases": ["shop"],
-            f"{PREFIX}min_gain": "64KiB",
-            f"{PREFIX}min_free_bytes": "1MiB",
-            f"{PREFIX}retry_for": "0s",
-            **variables,
-        }
-        inventory = {"all": {"children": {"databases": {"hosts": {"db1": {}}}}, "vars": facts}}
-        path = self.directory / "inventory.yml"
-        path.write_text(yaml.safe_dump(inventory))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "WELLKEPT_"))}
-        return subprocess.run(
-            ["ansible-playbook", "-i", str(path), "playbooks/activities/database_reindex.yml"],
-            cwd=ROOT,
-            env={
-                **kept,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_HOME": str(self.directory / "ansible"),
-                "LC_ALL": "C.UTF-8",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    def result(self) -> dict[str, Any]:
-        run = self.ledger.latest_run()
-        assert run
-        (document,) = self.ledger.results_of(run["id"])
-        assert document["subject"] == "db1/database_reindex"
-        data: dict[str, Any] = document["data"]
-        return data
 
 
 @pytest.fixture(scope="module")

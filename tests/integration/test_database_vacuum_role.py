@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from ansible_collections.wellkept.maintenance.plugins.modules.postgresql_vacuum import OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.plugin_utils.ledger import Ledger
 from support.modules import ROOT
 from support.postgresql import postgres_server
+from support.roles import ActivityOnHost
 from support.vacuum import VacuumSite
 
 PREFIX = "database_vacuum_"
 
 
-class Site:
-    """One host of the group databases, and a ledger."""
+class Site(ActivityOnHost):
+    """The activity, and the database that it works in."""
 
     def __init__(self, database: VacuumSite, directory: Path) -> None:
+        login = {f"database_{name}": value for name, value in database.server.login().items()}
+        super().__init__("database_vacuum", directory, **login, **{f"{PREFIX}databases": [database.name]})
         self.database = database
-        self.directory = directory
-        self.ledger = Ledger(f"sqlite:///{directory / 'ledger.db'}")
-
-    def play(self, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        facts = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-            "ansible_remote_tmp": str(self.directory / "tmp"),
-            "maintenance_ledger": str(self.directory / "ledger.db"),
-            "maintenance_report_dir": str(self.directory / "reports"),
-            "maintenance_state_dir": str(self.directory / "state"),
-            **{f"database_{name}": value for name, value in self.database.server.login().items()},
-            f"{PREFIX}databases": [self.database.name],
-            **variables,
-        }
-        inventory = {"all": {"children": {"databases": {"hosts": {"db1": {}}}}, "vars": facts}}
-        path = self.directory / "inventory.yml"
-        path.write_text(yaml.safe_dump(inventory))
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "WELLKEPT_"))}
-        return subprocess.run(
-            ["ansible-playbook", "-i", str(path), "playbooks/activities/database_vacuum.yml", *arguments],
-            cwd=ROOT,
-            env={
-                **kept,
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-                "ANSIBLE_HOME": str(self.directory / "ansible"),
-                "LC_ALL": "C.UTF-8",
-            },
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    def result(self) -> dict[str, Any]:
-        run = self.ledger.latest_run()
-        assert run
-        (document,) = self.ledger.results_of(run["id"])
-        assert document["subject"] == "db1/database_vacuum"
-        data: dict[str, Any] = document["data"]
-        return data
 
 
 @pytest.fixture(scope="module")
