@@ -109,7 +109,7 @@ class ScratchCluster:
     def start(self, timeout: float) -> None:
         """Start the server and wait until recovery has ended and it accepts connections."""
         self.write("server.log", "")
-        self._hand_over()
+        hand_over(self.user, self.socket_directory, self.directory)
         command = [
             *self._prefix(), os.path.join(self.bin_dir, "postgres"), "-D", self.data,
             "-c", f"config_file={os.path.join(self.directory, 'postgresql.conf')}",
@@ -273,21 +273,22 @@ class ScratchCluster:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(content)
 
-    def _hand_over(self) -> None:
-        """Give all files to the user that the server runs as; from here on we write nothing there any more."""
-        if os.geteuid() != 0:
-            return
-        account = pwd.getpwnam(self.user)
-        for top in dict.fromkeys((self.socket_directory, self.directory)):
-            for _parent, directories, names, descriptor in os.fwalk(top, topdown=False):
-                for name in (*directories, *names):
-                    os.chown(name, account.pw_uid, account.pw_gid, dir_fd=descriptor, follow_symlinks=False)
-            os.chown(top, account.pw_uid, account.pw_gid, follow_symlinks=False)
-
     def _prefix(self) -> list[str]:
         # Whichever of the two is harder to reach says what the server's user needs.
         prefix = max((as_user(self.user, place) for place in (self.bin_dir, self.directory)), key=len)
         return prefix if self.lasting else dying_with_us(prefix)
+
+
+def hand_over(user: str, *directories: str) -> None:
+    """Give all files to the *user* that the server runs as; from here on we write nothing there any more."""
+    if os.geteuid() != 0:
+        return
+    account = pwd.getpwnam(user)
+    for top in dict.fromkeys(directories):
+        for _parent, below, names, descriptor in os.fwalk(top, topdown=False):
+            for name in (*below, *names):
+                os.chown(name, account.pw_uid, account.pw_gid, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(top, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def dying_with_us(prefix: list[str], by_signal: str = "QUIT") -> list[str]:
