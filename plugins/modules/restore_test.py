@@ -190,30 +190,25 @@ artifacts:
 
 import os
 import typing as t
-from contextlib import nullcontext
 from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
-    Backup,
-    Repository,
-    parse_time,
-)
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.files import sha256_of
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
-    LOGIN_OPTIONS,
-    find_bin_dir,
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import (
+    live_cluster,
+    objectives,
+    proof,
+    scratch_directory,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_seconds, parse_duration
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import live_cluster, scratch_directory
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.aim import Aim, take_aim
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.point_test import prove_target, read_target
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.point_test import Beyond, read_target
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.proof import State
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -253,18 +248,6 @@ PROGRAMS = (
     "pg_amcheck",
     "pg_restore",
 )
-CLOCK_TOLERANCE = 300.0
-
-Beyond = t.Callable[[Plan, Part], t.Optional[float]]
-
-
-class State(t.NamedTuple):
-    """What there is to prove, and what is known already."""
-
-    backup: Backup
-    proof: t.Optional[t.Dict[str, t.Any]]
-    live: live_cluster.Live
-    leftovers: t.List[str]
 
 
 def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> State:
@@ -283,184 +266,50 @@ def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> St
     return State(newest, repository.proof(newest), live, scratch_directory.leftovers(base))
 
 
-def closeness(params: t.Dict[str, t.Any]) -> t.List[str]:
-    """What the options ask to look at, beyond what is always looked at."""
-    names = [name for name in ("amcheck", "heap_all_indexed", "restore_dump") if params[name]]
-    if params["target"] != "backup":
-        names.append(f"the target {params['target']}")
-    return names + [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
-
-
-def decide(proof: t.Optional[t.Dict[str, t.Any]], wanted: t.Sequence[str], interval: float, now: datetime) -> str:
+def decide(state: State, params: t.Dict[str, t.Any]) -> str:
     """Why the newest backup is to be proven now; empty when its proof is enough."""
-    if proof is None:
-        return "it was not proven yet"
-    missing = [name for name in wanted if name not in proof["looked_at"]]
-    if missing:
-        return f"its proof did not look at {', '.join(missing)}"
-    age = (now - parse_time(proof["proven_at"])).total_seconds()
-    if age < -CLOCK_TOLERANCE:
-        return "its proof is dated in the future, so a clock was changed"
-    return f"its proof is {human_seconds(age)} old" if age >= interval else ""
+    wanted = proof.closeness(params)
+    return proof.why_due(state.proof, wanted, read_duration(params, "interval"), datetime.now(timezone.utc))
 
 
-def check_repository(state: State, repository: Repository, part: Part) -> None:
-    """The newest backup is sound enough to be tried, and it is the live cluster's."""
-    damaged = [entry for entry in repository.damaged() if entry.label > state.backup.label]
-    part.require(
-        f"newest backup of {repository.cluster}",
-        not damaged,
-        expected="a backup whose description is as it was written",
-        observed="; ".join(f"{entry.label}: {entry.problem}" for entry in damaged) or state.backup.label,
-        advice="Make a new full backup, and find out what damages the repository.",
-    )
-    recorded = str(state.backup.metadata["system_identifier"])
-    if state.live.system_identifier:
-        part.require(
-            "newest backup is one of the live cluster",
-            recorded == state.live.system_identifier,
-            expected=f"the live system identifier {state.live.system_identifier}",
-            observed=recorded,
-            advice="Correct the login options, or repository and cluster: they name different clusters.",
-        )
+def act(plan: Plan, state: State, repository: Repository, beyond: Beyond, part: Part) -> t.Optional[float]:
+    """Carry out the restore test, and keep its proof, or take back an older one; returns the seconds of the restore.
+
+    A target beyond the backup that cannot be reached does not disprove the backup.
+    """
+    with repository.in_use(state.backup.label, dict(plan.holder)):
+        rto = prove(plan, part)
+        compared = bool(state.backup.metadata["fingerprints"])
+        if rto is None or not compared or part.failures():
+            proof.take_back(state, repository, part)
+            return rto
+        reached = beyond.prove(plan, part)
+        looked_at = [name for name in plan.wanted if reached is not None or not name.startswith(proof.TARGET)]
+        rto = reached if reached is not None else rto
+        facts = {"rto_seconds": rto, "looked_at": looked_at, "run": plan.holder["run"]}
+        proof.keep(state, repository, facts, part)
+    return rto
 
 
-def check_targets(
-    state: State, rto: t.Optional[float], params: t.Dict[str, t.Any], part: Part, until: t.Optional[datetime] = None
-) -> None:
-    """What would be lost now, and how long a restore takes, against their targets."""
-    now = datetime.now(timezone.utc)
-    created = until or parse_time(state.backup.metadata["marker"]["created"])
-    rpo = (now - created).total_seconds()
-    part.metric("rpo_seconds", round(rpo, 3), "seconds")
-    target = parse_duration(params["rpo_target"])
-    part.require(
-        f"RPO of {params['cluster']}",
-        -CLOCK_TOLERANCE <= rpo <= target,
-        expected=f"at most {human_seconds(target)} since the newest restorable row",
-        observed=human_seconds(rpo) if rpo >= 0 else f"the newest restorable row is dated {-rpo:.0f} s in the future",
-        advice="See why no backup was made since." if rpo >= 0 else "Set the clock of this host right.",
-    )
-    if rto is None:
-        return
-    part.metric("rto_seconds", round(rto, 3), "seconds")
-    target = parse_duration(params["rto_target"])
-    part.require(
-        f"RTO of {params['cluster']}",
-        rto <= target,
-        expected=f"a restore within {human_seconds(target)}",
-        observed=human_seconds(rto),
-        advice="Restore from faster storage, make full backups more often, or agree on a longer target.",
-    )
-
-
-def clean_up(state: State, base: str, check_mode: bool, part: Part) -> None:
-    """Remove what killed runs left."""
-    done = []
-    for name in state.leftovers:
-        words = "would be removed" if check_mode else scratch_directory.remove_leftover(base, name)
-        part.change("scratch cluster", name, "left by a run that died", words)
-        done.append(f"{name}: {words}")
-    part.require(
-        f"leftovers of earlier restore tests in {base}",
-        True,
-        expected="none, or their removal",
-        observed="; ".join(done) or "none",
-    )
-
-
-def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bin_dir: str) -> Plan:
-    params = module.params
+def make_plan(module: AnsibleModule, state: State, repository: Repository, base: str, bin_dir: str) -> Plan:
+    params, metadata = module.params, state.backup.metadata
+    version = int(metadata["server_version"])
     return Plan(
-        engine,
+        open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir),
         state.backup,
         base,
         bin_dir,
         user=state.live.owner or params["run_as"],
         live=state.live,
         login_user=params["login_user"],
-        timeout=parse_duration(params["timeout"]),
+        timeout=read_duration(params, "timeout"),
         amcheck=params["amcheck"],
         heap_all_indexed=params["heap_all_indexed"],
         restore_dump=params["restore_dump"],
         assertions=params["assertions"],
+        wanted=proof.closeness(params),
         holder={"run": params["run_id"], "activity": "restore_test"},
     )
-
-
-def act(
-    plan: Plan, repository: Repository, wanted: t.List[str], before: str, part: Part, *, beyond: Beyond
-) -> t.Optional[float]:
-    """Carry out the restore test, and keep its proof, or take back an older one that it has disproven.
-
-    A target beyond the backup that cannot be reached does not disprove the backup.
-    """
-    label = plan.backup.label
-    with repository.in_use(label, dict(plan.holder)):
-        rto = prove(plan, part)
-        compared = bool(plan.backup.metadata["fingerprints"])
-        if rto is not None and compared and not part.failures():
-            reached = beyond(plan, part)
-            looked_at = [name for name in wanted if reached is not None or not name.startswith("the target ")]
-            rto = reached if reached is not None else rto
-            facts = {"rto_seconds": rto, "looked_at": looked_at, "run": plan.holder["run"]}
-            keep_proof(plan, repository, facts, before, part)
-        elif before != "none" and any(not check["name"].startswith("room ") for check in part.failures()):
-            os.unlink(repository.proof_path(label))
-            part.change("proof", label, before, "disproven and removed")
-    return rto
-
-
-def aim_at(params: t.Dict[str, t.Any], repository: Repository, state: State, bin_dir: str) -> Aim:
-    """The target beyond the backup, the backup that leads there, and its WAL."""
-    identifier = str(state.backup.metadata["system_identifier"])
-    backups = [one for one in repository.backups() if str(one.metadata["system_identifier"]) == identifier]
-    target = read_target(params["target"])
-    archive = directory_of(params["wal_archive"], identifier)
-    return take_aim(target, backups, repository, archive=archive, bin_dir=bin_dir)
-
-
-def go_beyond(params: t.Dict[str, t.Any], repository: Repository, state: State) -> Beyond:
-    """What restores to the target beyond the backup; it gives the seconds, or None where it was not reached."""
-
-    def beyond(plan: Plan, part: Part) -> t.Optional[float]:
-        if params["target"] == "backup":
-            return None
-        try:
-            aim = aim_at(params, repository, state, plan.bin_dir)
-            with repository.in_use(aim.backup.label, dict(plan.holder)) if aim.backup != plan.backup else nullcontext():
-                seconds = prove_target(plan, aim, directory_of(params["wal_archive"], aim.wal.identifier), part)
-        except MaintenanceError as error:
-            part.require(
-                f"restore to the target {params['target'].partition(':')[0]}",
-                False,
-                expected=error.expected,
-                observed=f"{error.what}: {error.observed}",
-                advice=error.advice,
-            )
-            return None
-        return None if part.failures() else seconds
-
-    return beyond
-
-
-def restorable_until(
-    params: t.Dict[str, t.Any], repository: Repository, state: State, bin_dir: str
-) -> t.Optional[datetime]:
-    """When the last commit was made that the WAL archive leads to, where that is the target."""
-    if params["target"] != "newest":
-        return None
-    newest = aim_at(params, repository, state, bin_dir).newest
-    return newest.time if newest else None
-
-
-def keep_proof(plan: Plan, repository: Repository, facts: t.Dict[str, t.Any], before: str, part: Part) -> None:
-    metrics = {name: metric["value"] for name, metric in part.metrics.items()}
-    checks = [check["name"] for check in part.checks if check["status"] == "passed"]
-    path = repository.write_proof(plan.backup, {**facts, "metrics": metrics, "checks": checks})
-    written = repository.proof(plan.backup) or {}
-    part.change("proof", plan.backup.label, before, f"proven on {written.get('proven_at')}")
-    part.artifact(path, sha256_of(path), os.path.getsize(path))
 
 
 def work(module: AnsibleModule, part: Part) -> None:
@@ -475,23 +324,22 @@ def work(module: AnsibleModule, part: Part) -> None:
     programs = PROGRAMS if state.backup.type == "full" else (*PROGRAMS, "pg_combinebackup")
     bin_dir = find_bin_dir(params["bin_dir"], int(state.backup.metadata["server_version"]), programs)
     scratch_directory.prepare_base(base, state.live.directories, create=not module.check_mode)
-    clean_up(state, base, module.check_mode, part)
-    check_repository(state, repository, part)
-    wanted = closeness(params)
-    why = decide(state.proof, wanted, parse_duration(params["interval"]), datetime.now(timezone.utc))
+    scratch_directory.clean_up(base, state.leftovers, module.check_mode, part)
+    proof.check_newest(state, repository, part)
+    why = decide(state, params)
+    beyond = Beyond(params, repository, state)
     rto = state.proof["rto_seconds"] if state.proof else None
-    before = f"proven on {state.proof['proven_at']}" if state.proof else "none"
     if not why:
-        part.require("proof of the newest backup", True, expected="one that is recent enough", observed=before)
+        part.require("proof of the newest backup", True, expected="one that is recent enough", observed=state.proven)
     elif module.check_mode:
-        part.change("proof", state.backup.label, before, f"would be proven by a restore: {why}")
+        part.change("proof", state.backup.label, state.proven, f"would be proven by a restore: {why}")
     elif not part.failures():
-        metadata = state.backup.metadata
-        version = int(metadata["server_version"])
-        engine = open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
-        plan = make_plan(module, state, engine, base, bin_dir)
-        rto = act(plan, repository, wanted, before, part, beyond=go_beyond(params, repository, state))
-    check_targets(state, rto, params, part, restorable_until(params, repository, state, bin_dir))
+        plan = make_plan(module, state, repository, base, bin_dir)
+        rto = act(plan, state, repository, beyond, part)
+    newest = beyond.newest_commit(bin_dir) or parse_time(state.backup.metadata["marker"]["created"])
+    objectives.check_rpo(params["cluster"], newest, read_duration(params, "rpo_target"), part)
+    if rto is not None:
+        objectives.check_rto(params["cluster"], rto, read_duration(params, "rto_target"), part)
 
 
 def refuse_bad_options(module: AnsibleModule) -> None:
@@ -504,12 +352,7 @@ def refuse_bad_options(module: AnsibleModule) -> None:
             advice="Set wal_archive to what the activity backup archives to, or target to backup.",
         )
     for name in DURATIONS:
-        try:
-            parse_duration(module.params[name])
-        except ValueError as error:
-            raise MaintenanceError(
-                f"read the option {name}", expected="a duration", observed=str(error), advice=f"Correct {name}."
-            ) from None
+        read_duration(module.params, name)
 
 
 def main() -> None:

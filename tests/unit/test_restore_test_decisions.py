@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.content import normal
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.proof import why_due
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import (
     configuration,
     dying_with_us,
     scratch_settings,
 )
-from ansible_collections.wellkept.maintenance.plugins.modules.restore_test import decide
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DAY = 86400.0
@@ -33,15 +33,15 @@ def proof(age: timedelta, *looked_at: str) -> dict[str, Any]:
     ],
 )
 def test_a_proof_is_enough_while_it_is_young_and_not_from_the_future(found: dict[str, Any] | None, why: str) -> None:
-    reason = decide(found, ["amcheck"], 6 * DAY, NOW)
+    reason = why_due(found, ["amcheck"], 6 * DAY, NOW)
     assert (why in reason) if why else reason == ""
 
 
 def test_a_proof_that_looked_less_closely_is_not_enough() -> None:
     recent = timedelta(hours=1)
     wanted = ["amcheck", "restore_dump"]
-    assert decide(proof(recent), wanted, DAY, NOW) == "its proof did not look at restore_dump"
-    assert decide(proof(recent, "restore_dump", "heap_all_indexed"), wanted, DAY, NOW) == ""
+    assert why_due(proof(recent), wanted, DAY, NOW) == "its proof did not look at restore_dump"
+    assert why_due(proof(recent, "restore_dump", "heap_all_indexed"), wanted, DAY, NOW) == ""
 
 
 def test_nothing_in_the_scratch_cluster_reaches_out() -> None:

@@ -41,6 +41,8 @@ class Plan(t.NamedTuple):
     heap_all_indexed: bool = False
     restore_dump: bool = True
     assertions: t.Sequence[t.Mapping[str, t.Any]] = ()
+    # What the options ask to look at, in the words of the proof.
+    wanted: t.Sequence[str] = ()
     holder: t.Mapping[str, t.Any] = {}
 
 

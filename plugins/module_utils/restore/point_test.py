@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 import time
 import typing as t
+from contextlib import nullcontext
+from datetime import datetime
 
+from ..backup.repository import Repository
+from ..backup.wal_archive import directory_of
 from ..errors import MaintenanceError
 from ..quantities import human_bytes
 from ..result import Part
 from . import content, replay
-from .aim import Aim
+from .aim import Aim, take_aim
 from .flow import Plan
+from .proof import State
 from .scratch_cluster import ScratchCluster
 from .scratch_directory import scratch_directory
 from .targets import Target, parse
@@ -32,6 +37,48 @@ def read_target(text: str) -> Target:
             "read the option target", expected="a point to restore to", observed=str(error), advice="Correct target."
         ) from None
     return target
+
+
+class Beyond:
+    """The target beyond the newest backup, with the WAL archive that leads there; with ``backup`` there is none."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], repository: Repository, state: State) -> None:
+        self.target = read_target(params["target"])
+        self.repository = repository
+        self.identifier = str(state.backup.metadata["system_identifier"])
+        self.archive = directory_of(params["wal_archive"], self.identifier)
+
+    def aim(self, bin_dir: str) -> Aim:
+        """The backup that leads to the target, and its WAL."""
+        backups = [
+            one for one in self.repository.backups() if str(one.metadata["system_identifier"]) == self.identifier
+        ]
+        return take_aim(self.target, backups, self.repository, archive=self.archive, bin_dir=bin_dir)
+
+    def newest_commit(self, bin_dir: str) -> datetime | None:
+        """When the last commit was made that the WAL archive leads to, where that is the target."""
+        newest = self.aim(bin_dir).newest if self.target.kind == "newest" else None
+        return newest.time if newest else None
+
+    def prove(self, plan: Plan, part: Part) -> float | None:
+        """Restore to the target; gives the seconds that it took, or None where it was not reached."""
+        if self.target.kind == "backup":
+            return None
+        try:
+            aim = self.aim(plan.bin_dir)
+            other = aim.backup != plan.backup
+            with self.repository.in_use(aim.backup.label, dict(plan.holder)) if other else nullcontext():
+                seconds = prove_target(plan, aim, self.archive, part)
+        except MaintenanceError as error:
+            part.require(
+                f"restore to the target {self.target.kind}",
+                False,
+                expected=error.expected,
+                observed=f"{error.what}: {error.observed}",
+                advice=error.advice,
+            )
+            return None
+        return None if part.failures() else seconds
 
 
 def prove_target(plan: Plan, aim: Aim, archive: str, part: Part) -> float | None:

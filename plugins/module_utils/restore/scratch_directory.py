@@ -24,6 +24,7 @@ import typing as t
 from ..errors import MaintenanceError
 from ..files import write_atomically
 from ..lock import exclusive, is_free
+from ..result import Part
 
 PREFIX = "wellkept-scratch-"
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
@@ -180,6 +181,21 @@ def remove_leftover(base: str, name: str) -> str:
     ended = end_server_of(os.path.join(path, "data"))
     _remove(path)
     return f"ended its server (process {ended}) and removed it" if ended else "removed"
+
+
+def clean_up(base: str, names: t.Iterable[str], check_mode: bool, part: Part) -> None:
+    """Remove the leftovers *names* of killed runs, and record it."""
+    done = []
+    for name in names:
+        words = "would be removed" if check_mode else remove_leftover(base, name)
+        part.change("scratch cluster", name, "left by a run that died", words)
+        done.append(f"{name}: {words}")
+    part.require(
+        f"leftovers of earlier restore tests in {base}",
+        True,
+        expected="none, or their removal",
+        observed="; ".join(done) or "none",
+    )
 
 
 def end_server_of(data: str, signals: t.Sequence[signal.Signals] = (signal.SIGQUIT, signal.SIGKILL)) -> int:
