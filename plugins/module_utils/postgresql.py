@@ -115,6 +115,8 @@ def server_host(params: t.Mapping[str, t.Any]) -> str:
 
 def server_name(params: t.Mapping[str, t.Any]) -> str:
     """The server as an operator would write it: ``/run/postgresql:5432`` or ``db1:5432``."""
+    if params.get("login_shown"):
+        return str(params["login_shown"])
     return f"{server_host(params) or 'local socket'}:{params['login_port']}"
 
 

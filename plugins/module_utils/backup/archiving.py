@@ -12,16 +12,16 @@ import shlex
 import stat
 import sys
 import time
+import types
 import typing as t
 
 from ..errors import MaintenanceError
 from ..files import write_atomically
 from ..postgresql import driver, query, value
-from . import wal_helper
+from . import wal_helper, wal_over_ssh
 from .wal import parse_lsn, segment_name
 from .wal_archive import directory_of
 
-HELPER = "wal_helper.py"
 _PYTHON = "/usr/bin/python3"
 _SECONDS_TO_ARRIVE = 60.0
 _SECONDS_TO_RELOAD = 10.0
@@ -83,25 +83,17 @@ def measure(connection: t.Any) -> Found:
     return Found(**query(connection, _STATE)[0])
 
 
-def command_for(wish: Wish, identifier: str) -> str:
-    """The archive_command that runs our helper, as the server's shell will read it."""
-    python = _PYTHON if os.path.exists(_PYTHON) else sys.executable
-    helper = os.path.join(os.path.abspath(wish.archive), HELPER)
-    words = [python, "-I", "-S", helper, "archive", directory_of(wish.archive, identifier), wish.compression]
-    return " ".join(shlex.quote(word).replace("%", "%%") for word in words) + ' "%p" "%f"'
-
-
-def decide(found: Found, wish: Wish) -> Verdict:
-    """Whose command the server runs, and which settings would make it archive as wished.
+def decide(found: Found, wish: Wish, wanted: str) -> Verdict:
+    """Whose command the server runs, and which settings would make it archive by the command *wanted*.
 
     A command that is not ours is never replaced: somebody relies on it.
     """
-    wanted = command_for(wish, found.identifier)
-    if found.library or (found.command not in ("", "(disabled)", wanted) and HELPER not in found.command):
+    helper = any(name in found.command for name in (file_name(wal_helper), file_name(wal_over_ssh)))
+    if found.library or (found.command not in ("", "(disabled)", wanted) and not helper):
         return Verdict("foreign", {})
     if found.command == wanted:
         kind = "ours"
-    elif HELPER in found.command:
+    elif helper:
         kind = "other"
     else:
         kind = "none"
@@ -121,28 +113,57 @@ def program_of(found: Found) -> str:
         return "a shell command"
 
 
-def missing(found: Found, wish: Wish) -> list[str]:
-    """The paths that are to be made or written before the server can archive: directories, then the helper."""
-    directories = [os.path.abspath(wish.archive), directory_of(wish.archive, found.identifier)]
-    paths = [directory for directory in directories if not os.path.lexists(directory)]
-    helper = os.path.join(directories[0], HELPER)
-    return paths if _content_of(helper) == source() else [*paths, helper]
+class Way:
+    """How WAL gets to the archive: here by a helper in the archive itself, as the server is on this host."""
 
+    programs: t.ClassVar[t.Sequence[types.ModuleType]] = (wal_helper,)
 
-def prepare(found: Found, wish: Wish, paths: t.Sequence[str]) -> None:
-    """Make the *paths* that are missing, for the server's user; raises MaintenanceError where others could write."""
-    uid, gid = server_account(found)
-    top, below = os.path.abspath(wish.archive), directory_of(wish.archive, found.identifier)
-    for directory in (top, below):
-        if directory in paths:
-            os.makedirs(os.path.dirname(directory), exist_ok=True)
-            os.mkdir(directory, 0o700)
-            os.chown(directory, uid, gid, follow_symlinks=False)
-        _refuse_shared(directory, uid)
-    helper = os.path.join(top, HELPER)
-    if helper in paths:
-        write_atomically(helper, source(), 0o644)
-        os.chown(helper, uid, gid, follow_symlinks=False)
+    def __init__(self, found: Found, wish: Wish) -> None:
+        self.found = found
+        self.wish = wish
+
+    @property
+    def command(self) -> str:
+        """The archive_command that runs our helper, as the server's shell will read it."""
+        helper = os.path.join(self._directories()[0], file_name(wal_helper))
+        words = [python(), "-I", "-S", helper, "archive", self._directories()[1], self.wish.compression]
+        return " ".join(shlex.quote(word).replace("%", "%%") for word in words) + ' "%p" "%f"'
+
+    def account(self) -> tuple[int, int]:
+        """User and group that the archive belongs to."""
+        return server_account(self.found)
+
+    def missing(self) -> list[str]:
+        """The paths that are to be made or written before the server can archive: directories, then programs."""
+        directories = self._directories()
+        programs = [(os.path.join(directories[0], file_name(module)), module) for module in self.programs]
+        return [
+            *(directory for directory in directories if not os.path.lexists(directory)),
+            *(path for path, module in programs if _content_of(path) != source(module)),
+        ]
+
+    def prepare(self, paths: t.Sequence[str]) -> None:
+        """Make the *paths* that are missing; raises MaintenanceError where others could write."""
+        uid, gid = self.account()
+        directories = self._directories()
+        for directory in directories:
+            if directory in paths:
+                os.makedirs(os.path.dirname(directory), exist_ok=True)
+                os.mkdir(directory, 0o700)
+                os.chown(directory, uid, gid, follow_symlinks=False)
+            _refuse_shared(directory, uid)
+        for module in self.programs:
+            path = os.path.join(directories[0], file_name(module))
+            if path in paths:
+                write_atomically(path, source(module), 0o644)
+                os.chown(path, uid, gid, follow_symlinks=False)
+
+    def problem(self) -> str:
+        """Why what the server sends cannot come here at all; empty when it can."""
+        return ""
+
+    def _directories(self) -> tuple[str, str]:
+        return os.path.abspath(self.wish.archive), directory_of(self.wish.archive, self.found.identifier)
 
 
 def server_account(found: Found) -> tuple[int, int]:
@@ -234,10 +255,19 @@ def _problem(path: str, segment: str, compression: str, identifier: str) -> str:
     return ""
 
 
-def source() -> bytes:
-    """The helper as it is installed."""
-    loader: t.Any = wal_helper.__spec__.loader if wal_helper.__spec__ else None
-    return str(loader.get_source(wal_helper.__name__)).encode()
+def source(module: types.ModuleType = wal_helper) -> bytes:
+    """A helper as it is installed."""
+    loader: t.Any = module.__spec__.loader if module.__spec__ else None
+    return str(loader.get_source(module.__name__)).encode()
+
+
+def file_name(module: types.ModuleType) -> str:
+    return module.__name__.rpartition(".")[2] + ".py"
+
+
+def python() -> str:
+    """The Python of this host that helpers run by."""
+    return _PYTHON if os.path.exists(_PYTHON) else sys.executable
 
 
 def _content_of(path: str) -> bytes | None:

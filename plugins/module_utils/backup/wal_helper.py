@@ -159,11 +159,16 @@ def _filter(command: list[str], content: bytes | None, descriptor: int) -> bytes
 
 def archive(directory: str, compression: str, path: str, name: str) -> str:
     """Keep the file *path* as *name* in the archive *directory*; returns when it is there for good."""
-    if not is_archived_name(name) or compression not in SUFFIXES:
-        raise RefusedError("%s by %s: not a name or a compression that is known" % (name, compression))
     source = open_plain(path)
     content = read_all(source)
     os.close(source)
+    return archive_content(directory, compression, content, name, path)
+
+
+def archive_content(directory: str, compression: str, content: bytes, name: str, path: str) -> str:
+    """Keep *content*, which is that of *path*, as *name*: see :func:`archive`."""
+    if not is_archived_name(name) or compression not in SUFFIXES:
+        raise RefusedError("%s by %s: not a name or a compression that is known" % (name, compression))
     segment = is_segment(name[:24])
     identifier = os.path.basename(os.path.abspath(directory))
     if segment and not name.endswith(".backup"):
@@ -259,7 +264,14 @@ def _is_there(timeline: int, name: str, content: bytes) -> bool:
 
 
 def fetch(name: str, path: str, directories: list[str], identifier: str = "") -> str:
-    """Copy the file *name* from the first of *directories* that holds a sound one to *path*; returns from where.
+    """Copy the file *name* from the first of *directories* that holds a sound one to *path*; returns from where."""
+    found, content = find(name, directories, identifier)
+    place(path, content)
+    return found
+
+
+def find(name: str, directories: list[str], identifier: str = "") -> tuple[str, bytes]:
+    """The path and the content of the file *name* in the first of *directories* that holds a sound one.
 
     Raises FileNotFoundError when none has it, RefusedError when what is there is not it.
     """
@@ -267,20 +279,15 @@ def fetch(name: str, path: str, directories: list[str], identifier: str = "") ->
         raise RefusedError("%s is no name of WAL" % name)
     problems = []
     for directory in directories:
-        for place in (os.path.join(directory, name[:8]), directory):
+        for parent in (os.path.join(directory, name[:8]), directory):
             for compression, suffix in SUFFIXES.items():
-                found = os.path.join(place, name + suffix)
+                found = os.path.join(parent, name + suffix)
                 try:
-                    content = read_file(found, name, compression, identifier)
-                except FileNotFoundError:
-                    continue
-                except NotADirectoryError:
+                    return found, read_file(found, name, compression, identifier)
+                except (FileNotFoundError, NotADirectoryError):
                     continue
                 except (RefusedError, OSError) as error:
                     problems.append("%s %s" % (found, error))
-                    continue
-                _place(path, content)
-                return found
     if problems:
         raise RefusedError("; ".join(problems))
     raise FileNotFoundError(name)
@@ -299,7 +306,7 @@ def read_file(path: str, name: str, compression: str, identifier: str) -> bytes:
     return content
 
 
-def _place(path: str, content: bytes) -> None:
+def place(path: str, content: bytes) -> None:
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         write_all(target, content)
@@ -316,24 +323,24 @@ def main(arguments: list[str]) -> int:
         if len(arguments) > 4 and arguments[0] == "fetch":
             identifier, name, path = arguments[1:4]
             found = fetch(name, path, arguments[4:], identifier)
-            _say("fetched %s in %.4f s" % (found, time.monotonic() - began))
+            say("fetched %s in %.4f s" % (found, time.monotonic() - began))
             return 0
     except FileNotFoundError as error:
         if arguments[0] == "fetch" and error.filename is None:
             return 1  # how recovery learns that there is no more
-        _say("%s: %s" % (error.filename, error.strerror))
+        say("%s: %s" % (error.filename, error.strerror))
         return 1
     except OSError as error:
-        _say("%s: %s" % (error.filename or arguments[-1], error.strerror or error))
+        say("%s: %s" % (error.filename or arguments[-1], error.strerror or error))
         return 1 if arguments[0] == "archive" else STOP_RECOVERY
     except RefusedError as error:
-        _say(str(error))
+        say(str(error))
         return 1 if arguments[0] == "archive" else STOP_RECOVERY
-    _say("archive <archive> <compression> <path> <name>, or fetch <identifier> <name> <path> <directory> ...")
+    say("archive <archive> <compression> <path> <name>, or fetch <identifier> <name> <path> <directory> ...")
     return 1
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
     sys.stderr.write("wellkept: %s\n" % words)
 
 

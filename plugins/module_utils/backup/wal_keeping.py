@@ -16,10 +16,12 @@ from ..postgresql import connect
 from ..quantities import human_bytes, human_seconds, parse_duration
 from ..result import Part
 from . import archiving, wal_archive
-from .archiving import Found, Verdict, Wish
+from .archiving import Found, Verdict, Way, Wish
 from .repository import Repository
+from .ssh import remote_of
 from .wal import format_lsn, parse_lsn, segment_name
 from .wal_markers import Marker, write_marker
+from .wal_remote import OverSsh
 
 _MANY_WAITING = 8
 _NO_COMMAND = "Set wal_configure: true to have it set, or set it yourself: "
@@ -57,37 +59,61 @@ def keep_wal(params: t.Mapping[str, t.Any], repository: Repository, part: Part, 
     wish = read_wish(params)
     with contextlib.closing(connect(params, application_name="wellkept backup")) as connection:
         found = archiving.measure(connection)
-        archiving.server_account(found)
-        verdict = archiving.decide(found, wish)
-        _set_up(connection, found, verdict, wish, part, check_mode=check_mode)
+        way = way_of_wal(params, found, wish)
+        way.account()
+        verdict = _set_up(connection, way, part, check_mode=check_mode)
         if not check_mode:
             found = archiving.measure(connection)
-            verdict = archiving.decide(found, wish)
-        _check_settings(found, verdict, wish, part, check_mode=check_mode)
-        if found.mode != "off" and verdict.kind in ("ours", "other") and not check_mode:
+            verdict = archiving.decide(found, wish, way.command)
+        _check_settings(found, verdict, way, part, check_mode=check_mode)
+        if not check_mode and found.mode != "off" and verdict.kind in ("ours", "other") and _is_open(way, part):
             marker = write_marker(connection, repository, params["login_db"], "heartbeat")
             _prove(connection, marker, found, wish, part)
             found = archiving.measure(connection)
-        _check_waiting(found, part, repaired=check_mode and bool(archiving.missing(found, wish) or verdict.set))
+        _check_waiting(found, part, repaired=check_mode and bool(way.missing() or verdict.set))
 
 
-def _set_up(connection: t.Any, found: Found, verdict: Verdict, wish: Wish, part: Part, *, check_mode: bool) -> None:
+def way_of_wal(params: t.Mapping[str, t.Any], found: Found, wish: Wish) -> Way:
+    remote = remote_of(params)
+    return OverSsh(remote, params["wal_ssh"], found, wish) if remote else Way(found, wish)
+
+
+def _is_open(way: Way, part: Part) -> bool:
+    """Whether the server's host gets through to the archive, where that is on another host."""
+    if not isinstance(way, OverSsh):
+        return True
+    problem = way.problem()
+    return part.require(
+        "way of WAL over SSH",
+        not problem,
+        expected="the server's user on its host gets through to the archive's account on this one",
+        observed=problem or "it does",
+        advice="WAL stays on the server's host meanwhile, and fills its disk. See that sshd runs here and that the "
+        "server's host can reach it, then run this again.",
+    )
+
+
+def _set_up(connection: t.Any, way: Way, part: Part, *, check_mode: bool) -> Verdict:
+    found, wish = way.found, way.wish
     words = "would be made" if check_mode else "made"
-    paths = archiving.missing(found, wish)
+    paths = way.missing()
+    if not check_mode:
+        way.prepare(paths)
+        paths = [path for path in paths if path not in way.missing()]
     for path in paths:
         part.change("WAL archive", path, "absent or old", words)
-    if not check_mode:
-        archiving.prepare(found, wish, paths)
+    verdict = archiving.decide(found, wish, way.command)
     if not wish.configure or verdict.kind == "foreign":
-        return
+        return verdict
     for name, setting in verdict.set.items():
         before = {"archive_command": found.command, "archive_timeout": str(found.timeout)}[name]
         part.change("setting", name, before or "empty", f"{'would be ' if check_mode else ''}{setting}")
     if verdict.set and not check_mode:
         archiving.configure(connection, verdict.set)
+    return verdict
 
 
-def _check_settings(found: Found, verdict: Verdict, wish: Wish, part: Part, *, check_mode: bool) -> None:
+def _check_settings(found: Found, verdict: Verdict, way: Way, part: Part, *, check_mode: bool) -> None:
     part.require(
         "archive_mode",
         found.mode != "off",
@@ -96,8 +122,7 @@ def _check_settings(found: Found, verdict: Verdict, wish: Wish, part: Part, *, c
         advice="It takes a restart of the server, which is yours to choose: ALTER SYSTEM SET archive_mode = on, then "
         "restart PostgreSQL.",
     )
-    would_be_set = check_mode and wish.configure and verdict.kind != "foreign"
-    command = archiving.command_for(wish, found.identifier)
+    would_be_set = check_mode and way.wish.configure and verdict.kind != "foreign"
     if verdict.kind == "foreign":
         part.require(
             "archive_command",
@@ -110,7 +135,7 @@ def _check_settings(found: Found, verdict: Verdict, wish: Wish, part: Part, *, c
         part.require(
             "archive_command",
             verdict.kind == "ours" or would_be_set,
-            expected=command,
+            expected=way.command,
             observed=found.command if verdict.kind != "none" else "none",
             advice=f"{_NO_COMMAND}ALTER SYSTEM SET archive_command = …; SELECT pg_reload_conf().",
         )
