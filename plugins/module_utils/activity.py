@@ -43,7 +43,9 @@ def carry_out(
     module = AnsibleModule(argument_spec={**ACTIVITY_OPTIONS, **options}, supports_check_mode=True, **module_options)
     part = Part()
     began = time.monotonic()
-    lock_path = os.path.join(module.params["state_dir"], "locks", f"{activity}.lock")
+    # A backup host works for several hosts at the same time, and once for each.
+    name = "-".join(filter(None, [activity, module.params.get("database_host")]))
+    lock_path = os.path.join(module.params["state_dir"], "locks", f"{name}.lock")
     holder = {"run": module.params["run_id"], "activity": activity, "user": _user()}
     try:
         in_order = stopped_in_order(stops) if stops else contextlib.nullcontext()

@@ -28,6 +28,12 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
 options:
+  database_host:
+    description:
+      - Name of the host that the cluster is on, when the module runs on the backup host, which has the repositories of
+        several.
+    type: str
+    default: ""
   cluster:
     description: Name of the cluster, as given to M(wellkept.maintenance.backup).
     type: str
@@ -158,6 +164,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities im
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
+    "database_host": {"type": "str", "default": ""},
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
     "bin_dir": {"type": "str", "default": ""},

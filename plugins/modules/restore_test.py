@@ -24,6 +24,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
+  - wellkept.maintenance.database_host
 options:
   cluster:
     description: Name of the cluster, as given to M(wellkept.maintenance.backup).
@@ -194,6 +195,7 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
@@ -213,6 +215,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
+    **ssh.OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
     "bin_dir": {"type": "str", "default": ""},

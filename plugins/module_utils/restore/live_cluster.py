@@ -12,13 +12,17 @@ import pwd
 import typing as t
 
 from .. import postgresql
+from ..backup import ssh
 from ..errors import MaintenanceError, MissingToolError
 
 _TABLESPACES = "SELECT pg_catalog.pg_tablespace_location(oid) AS place FROM pg_catalog.pg_tablespace"
 
 
 class Live(t.NamedTuple):
-    """The live cluster as far as it could be asked; ``problem`` says why it could not, and is empty when it could."""
+    """The live cluster as far as it could be asked; ``problem`` says why it could not, and is empty when it could.
+
+    Of one on another host there are no ``directories`` to keep away from, and no ``owner``.
+    """
 
     data_directory: str = ""
     directories: t.Tuple[str, ...] = ()
@@ -33,7 +37,7 @@ def ask(params: t.Mapping[str, t.Any]) -> Live:
     A server that cannot be asked is no reason to stop: backups are most wanted when it is down.
     """
     try:
-        with contextlib.closing(postgresql.connect(params)) as connection:
+        with ssh.reached(params) as login, contextlib.closing(postgresql.connect(login)) as connection:
             facts = postgresql.server_facts(connection)
             data = str(postgresql.value(connection, "SHOW data_directory"))
             places = [row["place"] for row in postgresql.query(connection, _TABLESPACES) if row["place"]]
@@ -41,6 +45,8 @@ def ask(params: t.Mapping[str, t.Any]) -> Live:
         raise
     except MaintenanceError as error:
         return Live(problem=f"{error.what}: {error.observed}")
+    if params.get("database_host"):
+        return Live(data, (), facts["system_identifier"])
     directories = (data, os.path.realpath(os.path.join(data, "pg_wal")), *places)
     return Live(data, directories, facts["system_identifier"], owner_of(data))
 
