@@ -23,6 +23,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ansible.plugins.callback import CallbackBase
+from ansible_collections.wellkept.maintenance.plugins.plugin_utils import interrupts
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.collector import Collector
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.open_ledger import open_ledger
 from ansible_collections.wellkept.maintenance.plugins.plugin_utils.presence import announce
@@ -49,6 +50,7 @@ class CallbackModule(CallbackBase):
         self._ledger: Ledger | None = None
         self._unwritten: list[dict[str, Any]] = []
         announce()
+        interrupts.let_none_be_lost()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._keep(self._collector.on_play_start(play.get_vars().get("maintenance_activity")))

@@ -8,12 +8,11 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from support.frame import Frame
+from support.waiting import wait_until
 
 DAILY = {"cadence": "daily", "hosts": "all"}
 
@@ -21,13 +20,6 @@ DAILY = {"cadence": "daily", "hosts": "all"}
 @pytest.fixture
 def frame(tmp_path: Path) -> Frame:
     return Frame(tmp_path, {"sample_first": DAILY, "sample_second": DAILY, "sample_third": DAILY}, {"h1": {}})
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def start_hanging_in_second(frame: Frame) -> subprocess.Popen[str]:
@@ -41,7 +33,7 @@ def start_hanging_in_second(frame: Frame) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    wait_for(lambda: "sample_second on h1" in frame.executions())
+    wait_until(lambda: "sample_second on h1" in frame.executions())
     return process
 
 
@@ -81,6 +73,38 @@ def test_control_c_ends_the_run_as_interrupted_at_once(frame: Frame) -> None:
     assert process.returncode != 0
     assert frame.ledger.open_runs() == []
     assert frame.ledger.interrupted_since("")[0]["state"] == "interrupted"
+
+
+INTERRUPTS_ITSELF = """
+import os, signal
+from ansible.plugins.callback import CallbackBase
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "interrupts_itself"
+
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        if "Carry out sample_second" in task.get_name():
+            os.register_at_fork(after_in_parent=self.interrupt)
+
+    def interrupt(self):
+        if not hasattr(self, "done"):
+            self.done = True
+            os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_control_c_just_when_a_task_is_forked_ends_the_run_as_interrupted(frame: Frame) -> None:
+    """Python ignores an exception there."""
+    directory = frame.checkout / "playbooks/callback_plugins"
+    directory.mkdir()
+    (directory / "interrupts_itself.py").write_text(INTERRUPTS_ITSELF)
+    done = frame.play("daily", "-e", "sample_second_behaviour=hang")
+    assert "User interrupted execution" in done.stdout + done.stderr
+    assert frame.ledger.open_runs() == []
+    run = frame.ledger.interrupted_since("")[0]
+    assert frame.outcomes(run["id"]) == {("h1", "sample_first"): "passed"}
 
 
 def test_a_killed_worker_process_leaves_the_run_interrupted_with_its_results(frame: Frame) -> None:
