@@ -73,5 +73,7 @@ def test_other_errors_are_reported_as_ever() -> None:
 
 
 def test_sigint_that_is_heard_is_left_alone() -> None:
-    done = run(START.format(times=1) + "\ntry:\n    interrupt()\nexcept KeyboardInterrupt:\n    print('once')\ntime.sleep(0.5)")
+    done = run(
+        START.format(times=1) + "\ntry:\n    interrupt()\nexcept KeyboardInterrupt:\n    print('once')\ntime.sleep(0.5)"
+    )
     assert (done.stdout, done.returncode) == ("once\n", 0)
