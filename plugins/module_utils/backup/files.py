@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Copies of an application's directories: hashed while they are copied, links recorded and never followed."""
+"""Copies of an application's directories: hashed while they are copied, links recorded and never followed.
+
+``remote_files`` sends this file to another host: it needs nothing but the standard library.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +43,38 @@ class Copied(t.NamedTuple):
         return sum(entry["kind"] == "file" for entry in self.entries)
 
 
+class Target:
+    """The new directory that a copy is made in; paths are relative to it."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+
+    def make_directory(self, path: str) -> None:
+        os.mkdir(self._place(path), 0o700)
+
+    @contextlib.contextmanager
+    def file(self, path: str) -> t.Iterator[t.Callable[[bytes], t.Any]]:
+        """Gives what writes a block to the file *path*, which begins anew."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(self._place(path), flags, 0o600), "wb") as stream:
+            yield stream.write
+
+    def forget(self, path: str) -> None:
+        """Take back the file *path*: what has no entry must have no copy."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._place(path))
+
+    def _place(self, path: str) -> str:
+        return os.path.join(self.directory, path) if path else self.directory
+
+
 def copy_tree(source: str, target: str) -> Copied:
-    """Copy the directory *source* to the new directory *target*, which gets plain files and directories alone.
+    """Copy the directory *source* to the new directory *target*, which gets plain files and directories alone."""
+    return copy_to(source, Target(target))
+
+
+def copy_to(source: str, target: Target) -> Copied:
+    """Copy the directory *source* to *target*.
 
     Each entry says ``kind`` (file, directory, link), ``path`` (relative), ``mode``, ``uid``, ``gid``, ``mtime_ns``; a
     file also ``bytes`` and ``sha256``, a link its ``link``. Nothing outside *source* is ever opened: every step is
@@ -52,7 +85,7 @@ def copy_tree(source: str, target: str) -> Copied:
     try:
         status = os.fstat(root)
         copied = Copied(source, status.st_dev, [_entry("directory", ".", status)], [], [], [], [])
-        os.mkdir(target, 0o700)
+        target.make_directory("")
         _copy_directory(root, target, "", copied)
     finally:
         os.close(root)
@@ -81,13 +114,13 @@ def _device(path: str) -> int:
         return -1
 
 
-def _copy_directory(source: int, target: str, below: str, copied: Copied) -> None:
+def _copy_directory(source: int, target: Target, below: str, copied: Copied) -> None:
     for name in sorted(os.listdir(source)):
         path = os.path.join(below, name)
         try:
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
-                _copy_file(source, name, os.path.join(target, name), path, copied)
+                _copy_file(source, name, target, path, copied)
             elif stat.S_ISLNK(status.st_mode):
                 copied.entries.append({**_entry("link", path, status), "link": os.readlink(name, dir_fd=source)})
             elif not stat.S_ISDIR(status.st_mode):
@@ -95,7 +128,7 @@ def _copy_directory(source: int, target: str, below: str, copied: Copied) -> Non
             elif status.st_dev != copied.device:
                 copied.other_file_systems.append(path)
             else:
-                _descend(source, name, os.path.join(target, name), path, copied)
+                _descend(source, name, target, path, copied)
         except FileNotFoundError:
             continue  # it was removed meanwhile: as if it had never been there
         except PermissionError:
@@ -106,54 +139,53 @@ def _copy_directory(source: int, target: str, below: str, copied: Copied) -> Non
             copied.changing.append(path)  # something else stands under its name by now
 
 
-def _descend(source: int, name: str, target: str, path: str, copied: Copied) -> None:
+def _descend(source: int, name: str, target: Target, path: str, copied: Copied) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=source)
     try:
         status = os.fstat(descriptor)
-        os.mkdir(target, 0o700)
+        target.make_directory(path)
         copied.entries.append(_entry("directory", path, status))
         _copy_directory(descriptor, target, path, copied)
     finally:
         os.close(descriptor)
 
 
-def _copy_file(source: int, name: str, target: str, path: str, copied: Copied) -> None:
+def _copy_file(source: int, name: str, target: Target, path: str, copied: Copied) -> None:
     """Copy one file, again when it changed meanwhile; after the last try it is reported as changing."""
     try:
         for attempt in range(_TRIES):
-            size, digest, status, unchanged = _copy_once(source, name, target)
+            size, digest, status, unchanged = _copy_once(source, name, target, path)
             if unchanged:
                 break
             time.sleep(0.02 * attempt)
         else:
             copied.changing.append(path)
     except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)  # what has no entry must have no copy
+        target.forget(path)
         raise
     copied.entries.append({**_entry("file", path, status), "bytes": size, "sha256": digest})
 
 
-def _copy_once(source: int, name: str, target: str) -> tuple[int, str, os.stat_result, bool]:
+def _copy_once(source: int, name: str, target: Target, path: str) -> tuple[int, str, os.stat_result, bool]:
     # Not blocking: should the name stand for a pipe by now, opening it must not wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, dir_fd=source), "rb", buffering=0) as stream:
         before = os.fstat(stream.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise OSError(errno.ELOOP, "it is no file any more", name)
-        size, digest = _copy_content(stream, target)
+        size, digest = _copy_content(stream, target, path)
         after = os.fstat(stream.fileno())
     return size, digest, after, _same(before, after) and size == after.st_size
 
 
-def _copy_content(stream: t.Any, target: str) -> tuple[int, str]:
+def _copy_content(stream: t.Any, target: Target, path: str) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
+    with target.file(path) as write:
         for block in iter(lambda: stream.read(_CHUNK), b""):
             digest.update(block)
-            copy.write(block)
+            write(block)
             size += len(block)
     return size, digest.hexdigest()
 
