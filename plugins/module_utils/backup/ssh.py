@@ -18,7 +18,7 @@ import typing as t
 
 from ..errors import MaintenanceError, MissingToolError
 from ..lock import exclusive, is_free
-from ..postgresql import server_name
+from ..postgresql import driver, server_name
 from ..processes import find_program, last_words
 from .programs import guarded
 from .wal_over_ssh import options
@@ -161,10 +161,8 @@ def reached(params: t.Mapping[str, t.Any]) -> t.Iterator[t.Dict[str, t.Any]]:
             tunnel = _Tunnel(remote, params, directory)
             try:
                 tunnel.wait_until_open()
-                yield tunnel.login(params)
-            except MaintenanceError as error:
-                tunnel.tell_if_broken(error)
-                raise
+                with tunnel.blamed_if_broken():
+                    yield tunnel.login(params)
             finally:
                 tunnel.close()
     finally:
@@ -206,8 +204,19 @@ class _Tunnel:
         shown = f"{self.remote.host}, {server_name(params)} over SSH"
         return {**params, "login_host": "", "login_unix_socket": self.directory, "login_shown": shown}
 
-    def tell_if_broken(self, error: MaintenanceError) -> None:
-        """Raise what is behind *error* when that is the tunnel; the server's own words would mislead."""
+    @contextlib.contextmanager
+    def blamed_if_broken(self) -> t.Iterator[None]:
+        """Raise what is behind an error in the block when that is the tunnel; the server's own words would mislead."""
+        try:
+            yield
+        except MaintenanceError as error:
+            self._tell_if_broken(error, error.observed)
+            raise
+        except driver().Error as error:
+            self._tell_if_broken(error, str(error).strip())
+            raise
+
+    def _tell_if_broken(self, error: Exception, seen: str) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             # Sessions may learn of it a moment before ssh ends.
             self._process.wait(timeout=2)
@@ -224,7 +233,7 @@ class _Tunnel:
             "reach the server through the SSH tunnel" if refused else "keep the SSH tunnel to the server",
             where=str(self.remote),
             expected=f"a way to {self.target}" if refused else "a connection until the end",
-            observed=f"{words if words != 'no message' else 'the connection was lost'}; then: {error.observed}",
+            observed=f"{words if words != 'no message' else 'the connection was lost'}; then: {seen}",
             advice=advice,
         ) from error
 
