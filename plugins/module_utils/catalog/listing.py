@@ -1,0 +1,47 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is in the catalogs of a server, as ``{"<kind> <name>": {property: value}}``."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .. import postgresql
+from . import roles, schema
+
+Listing = t.Dict[str, t.Dict[str, t.Any]]
+
+_VALUES = """
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_sequence_last_value(c.oid) AS last
+FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relpersistence = 'p' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT,USAGE')
+"""
+
+
+def of_database(connection: t.Any) -> Listing:
+    """The objects of the connection's database."""
+    return _listed(connection, schema.QUERIES)
+
+
+def of_cluster(connection: t.Any) -> Listing:
+    """What all databases share."""
+    passwords = bool(postgresql.value(connection, roles.MAY_SEE_PASSWORDS))
+    return _listed(connection, roles.queries(passwords))
+
+
+def sequence_values(connection: t.Any) -> dict[str, int | None]:
+    """Where each sequence stands now, whatever the snapshot; None where it was never used."""
+    return {row["name"]: row["last"] for row in postgresql.query(connection, _VALUES)}
+
+
+def _listed(connection: t.Any, queries: t.Mapping[str, str]) -> Listing:
+    found: Listing = {}
+    for kind, statement in queries.items():
+        for row in postgresql.query(connection, statement):
+            facts = row["facts"] if isinstance(row["facts"], dict) else json.loads(row["facts"])
+            found[f"{kind} {row['name']}"] = {name: value for name, value in facts.items() if value is not None}
+    return found
