@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from .. import fingerprint
+from ..catalog.listing import sequence_values
 from ..database.session import bearable_wait
 from ..errors import MaintenanceError
 from ..postgresql import QueryError, connect, query, value
@@ -69,6 +70,8 @@ class Session:
         self.tables: list[fingerprint.Table] = []
         self.not_compared: list[dict[str, str]] = []
         self.snapshot = ""
+        # Where sequences stood before the point.
+        self.sequences: dict[str, int | None] = {}
         self._listed: set[int] = set()
         self._busy: set[tuple[str, str]] = set()
         self._seen: dict[int, int] = {}
@@ -100,6 +103,7 @@ class Session:
     def prepare(self, bound: float) -> None:
         """List the tables, and keep them from being dropped or truncated for as long as the snapshot will be read."""
         self._listed = {row["oid"] for row in query(self.locker, _RELATIONS)}
+        self.sequences = sequence_values(self.locker)
         self.tables, self.not_compared = fingerprint.tables(self.locker)
         self._busy |= {(row["schema"], row["name"]) for row in query(self.locker, _HELD)}
         query(self.reader, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
