@@ -11,6 +11,7 @@ import os
 import pwd
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -193,12 +194,19 @@ class _Tunnel:
 
     def wait_until_open(self) -> None:
         deadline = time.monotonic() + _SECONDS_TO_OPEN
-        while not os.path.lexists(self.socket):
+        while not self._listens():
             if self._process.poll() is not None:
                 raise not_reached(self.remote, self._words())
             if time.monotonic() > deadline:
                 raise not_reached(self.remote, f"no connection within {_SECONDS_TO_OPEN:.0f} s")
             time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        """The socket is there a moment before ssh listens to it."""
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            client.connect(self.socket)
+            return True
+        return False
 
     def login(self, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         shown = f"{self.remote.host}, {server_name(params)} over SSH"
