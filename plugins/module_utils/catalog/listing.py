@@ -15,10 +15,10 @@ from . import roles, schema
 Listing = t.Dict[str, t.Dict[str, t.Any]]
 
 _VALUES = """
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_sequence_last_value(c.oid) AS last
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_sequence_last_value(s.seqrelid) AS last
 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relpersistence = 'p' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT,USAGE')
+WHERE c.relpersistence = 'p' AND pg_catalog.has_sequence_privilege(s.seqrelid, 'SELECT,USAGE')
 """
 
 

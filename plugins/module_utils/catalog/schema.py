@@ -43,7 +43,7 @@ SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, jsonb_build_obj
     'replica identity', c.relreplident, 'options', {_acl("c.reloptions")},
     'access method', (SELECT amname FROM pg_catalog.pg_am WHERE oid = c.relam),
     'partition bound', {_hash("c.relpartbound")},
-    'partition key', (SELECT {_hash("p.partstrat || p.partattrs::text || coalesce(p.partexprs::text, '')")}
+    'partition key', (SELECT {_hash("p.partstrat::text || p.partattrs::text || coalesce(p.partexprs::text, '')")}
                       FROM pg_catalog.pg_partitioned_table p WHERE p.partrelid = c.oid),
     'parents', (SELECT pg_catalog.string_agg(pn.nspname || '.' || pc.relname, ', ' ORDER BY i.inhseqno)
                 FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class pc ON pc.oid = i.inhparent
@@ -110,7 +110,7 @@ SELECT pg_catalog.format('%I on %I.%I', g.tgname, n.nspname, c.relname) AS name,
     'enabled', g.tgenabled, 'type', g.tgtype, 'columns', g.tgattr::text,
     'function', (SELECT fn.nspname || '.' || f.proname FROM pg_catalog.pg_proc f
                  JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace WHERE f.oid = g.tgfoid),
-    'definition', {_hash("coalesce(g.tgqual::text, '') || g.tgargs::text")}) AS facts
+    'definition', {_hash("coalesce(g.tgqual::text, '') || pg_catalog.encode(g.tgargs, 'hex')")}) AS facts
 FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE {_OURS} AND (NOT g.tgisinternal OR g.tgenabled <> 'O')
