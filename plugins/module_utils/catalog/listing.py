@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import typing as t
 
-from .. import postgresql
+from .. import fingerprint, postgresql
 from . import roles, schema
 
 Listing = t.Dict[str, t.Dict[str, t.Any]]
@@ -39,6 +39,7 @@ def sequence_values(connection: t.Any) -> dict[str, int | None]:
 
 
 def _listed(connection: t.Any, queries: t.Mapping[str, str]) -> Listing:
+    fingerprint.use_settings(connection)  # how types are written depends on the search path
     found: Listing = {}
     for kind, statement in queries.items():
         for row in postgresql.query(connection, statement):

@@ -10,7 +10,7 @@ import contextlib
 import re
 import typing as t
 
-from .. import fingerprint, postgresql
+from .. import postgresql
 from ..catalog import comparison, listing
 from ..catalog.listing import Listing
 from ..errors import MaintenanceError
@@ -79,7 +79,6 @@ def _check_database(
 ) -> None:
     try:
         with contextlib.closing(cluster.connect(database)) as connection:
-            fingerprint.use_settings(connection)
             observed = listing.of_database(connection)
             expected, found = _without_extensions(facts["objects"]), _without_extensions(observed)
             _same(part, f"schema of the restored database {database}", expected, found, unsure)
