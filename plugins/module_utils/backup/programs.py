@@ -66,7 +66,7 @@ def write_output(command: t.Sequence[str], path: str, environment: t.Mapping[str
     """Write what *command* writes to its standard output to the new file *path*, hashed on its way."""
     digest = hashlib.sha256()
     size = 0
-    with tempfile.TemporaryFile() as complaints, _new_file(path) as stream:
+    with tempfile.TemporaryFile() as complaints, new_file(path) as stream:
         with subprocess.Popen(
             guarded(command),
             stdin=subprocess.DEVNULL,
@@ -90,7 +90,8 @@ def write_output(command: t.Sequence[str], path: str, environment: t.Mapping[str
     return Written(digest.hexdigest(), size)
 
 
-def _new_file(path: str) -> t.BinaryIO:
+def new_file(path: str) -> t.BinaryIO:
+    """The new and private file *path*, to be written."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o600), "wb")
 
