@@ -53,7 +53,7 @@ class Collector:
             self._on_gate(answer, kind)
             return None
         gathered = self._for_host(host)
-        part = _part_from(gathered.activity, task, answer, kind)
+        part = _part_from(host, gathered.activity, task, answer, kind)
         if part:
             gathered.parts.append(part)
         gathered.changed = gathered.changed or bool(answer.get("changed"))
@@ -93,7 +93,7 @@ class Collector:
         gathered.decided_outcome, gathered.reason = outcome, reason
 
 
-def _part_from(activity: str, task: str, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
+def _part_from(host: str, activity: str, task: str, answer: dict[str, Any], kind: str) -> dict[str, Any] | None:
     """The part that *answer* is; a failure that is none becomes a part with one failed check."""
     if is_part(answer):
         kept = {key: answer[key] for key in PART_KEYS}
@@ -102,8 +102,9 @@ def _part_from(activity: str, task: str, answer: dict[str, Any], kind: str) -> d
             kept["checks"] = [*kept["checks"], _task_failed(activity, task, answer)]
         return kept
     if kind == "unreachable":
+        other = (answer.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host")
         check = failed_check(
-            "the host can be reached",
+            f"{other} can be reached" if other and other != host else "the host can be reached",
             expected="a connection",
             observed=_words(answer),
             advice="Check the host, the network and the SSH key; then run the activity again.",
