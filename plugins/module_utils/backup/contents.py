@@ -66,7 +66,9 @@ def look_at(backup: Backup) -> Look:
                 if entry["kind"] == "file":
                     entries[f"files/{number}/{entry['path']}"] = Expected(entry["bytes"], entry["sha256"])
     look.manifest.update(_manifest(look, BASE_MANIFEST) or {})
-    for entry in look.manifest.get("Files", []):
+    # What is in archives is covered by their hashes.
+    unpacked = [] if backup.metadata.get("packed") else look.manifest.get("Files", [])
+    for entry in unpacked:
         entries.setdefault(f"base/{manifest_path(entry)}", Expected(entry["Size"], ""))
     return look
 

@@ -20,9 +20,16 @@ from ..errors import MaintenanceError
 from ..processes import find_program, last_words, run
 
 _CHUNK = 1 << 20
+# More workers gain little: the disk is the limit then.
+_MOST_WORKERS = 4
 
 # What a program says when the disk is full, in the words of the system or of PostgreSQL.
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|SIGXFSZ")
+
+
+def workers(jobs: int = 0) -> int:
+    """How many to work at a time: *jobs*, or where it is 0 what the processors that we may use can bear."""
+    return jobs or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def guarded(command: t.Sequence[str]) -> list[str]:

@@ -21,12 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from ..files import sha256_of
 from ..processes import run
 from .contents import Look, Problem, manifest_path, shown
-from .programs import guarded, program_failed
+from .programs import guarded, program_failed, workers
 from .remembered import Budget, Readings, Remembered
 
 _SUCCESS = "backup successfully verified"
 _MOST_PROBLEMS = 200
-_READERS = 2
 # What is read of a base at a time, so that a budget is kept and a killed run has not read for nothing.
 _BATCH_BYTES = 1 << 30
 _BATCH_FILES = 20_000
@@ -72,7 +71,7 @@ def read_files(
         return task, task.read(task.paths)
 
     saved = time.monotonic()
-    pool = ThreadPoolExecutor(_READERS)
+    pool = ThreadPoolExecutor(max(2, workers()))
     try:
         for task, outcome in pool.map(carry_out, tasks):
             if outcome is None:

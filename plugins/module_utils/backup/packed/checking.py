@@ -19,9 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ...files import read_json
 from ...processes import run
 from ..contents import BASE_MANIFEST, manifest_path
-from ..programs import guarded, new_file, program_failed
+from ..programs import guarded, new_file, program_failed, workers
 from ..reading import BASE_VERSION, base_command, base_problems, partial_manifest
-from .compression import workers
 from .unpacking import Base, make_directories
 
 _VERSION = os.path.basename(BASE_VERSION)

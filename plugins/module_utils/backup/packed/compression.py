@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 
 from ...errors import MissingToolError
@@ -14,8 +13,6 @@ from ...processes import find_program
 from ..wal_helper import SUFFIXES
 
 NONE = "none"
-# More of them gain little: the disk is the limit then.
-_MOST_WORKERS = 4
 _LEVELS = {"gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 19)}
 # Of the higher ones, none made a base of real tables smaller by more than some percent: see bench/README.md.
 _LEVEL = 1
@@ -48,11 +45,6 @@ def parse_compression(text: str) -> Compression | None:
     if not level.isascii() or not level.isdigit() or not least <= int(level) <= most:
         raise ValueError(f"compression is {text!r}; {name} has the levels {least} to {most}")
     return Compression(name, int(level))
-
-
-def workers(jobs: int = 0) -> int:
-    """How many to work at a time: *jobs*, or where it is 0 what the processors that we may use can bear."""
-    return jobs or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def packer(compression: Compression, jobs: int) -> list[str]:

@@ -17,8 +17,8 @@ import threading
 import typing as t
 
 from ...errors import MaintenanceError
-from ..programs import guarded, program_failed, run_program
-from .compression import Compression, workers
+from ..programs import guarded, program_failed, run_program, workers
+from .compression import Compression
 from .packing import Packed, Packing
 
 _CHUNK = 1 << 20

@@ -24,9 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from ...errors import MaintenanceError
 from ...files import read_json
 from ..contents import BASE_MANIFEST, manifest_path
-from ..programs import guarded, new_file, program_failed
+from ..programs import guarded, new_file, program_failed, workers
 from ..repository import Backup
-from .compression import unpacker, workers
+from .compression import unpacker
 
 _CHUNK = 1 << 20
 _WHAT = "unpack the base backup"
