@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -18,6 +19,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.probes import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.probes.redaction import redact
 from ansible_collections.wellkept.maintenance.plugins.module_utils.probes.running import Probe, Running
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+
+LONG = 120
 
 
 def defaults(options: dict[str, dict[str, Any]], **given: Any) -> dict[str, Any]:
@@ -37,7 +40,7 @@ def test_a_probe_that_raises_is_an_unknown_check_of_its_own_and_the_others_go_on
 
     part = Part()
     running = Running([Probe("a", broken), Probe("b", lambda own: own.metric("b", 1, "count"))])
-    assert running.wait(time.monotonic() + 5)
+    assert running.wait(time.monotonic() + LONG)
     running.collect(part)
     assert [check["status"] for check in part.checks] == ["unknown"]
     assert part.checks[0]["observed"] == "ZeroDivisionError: password=***"
@@ -50,22 +53,25 @@ def test_expected_trouble_of_a_probe_is_a_failed_check() -> None:
 
     part = Part()
     running = Running([Probe("units", troubled)])
-    running.wait(time.monotonic() + 5)
+    running.wait(time.monotonic() + LONG)
     running.collect(part)
     assert (part.checks[0]["name"], part.checks[0]["status"]) == ("probe units: ask systemctl", "failed")
 
 
 def test_what_does_not_finish_is_unknown_and_what_it_had_found_is_kept() -> None:
+    half_way, over = threading.Event(), threading.Event()
+
     def hangs(part: Part) -> None:
         part.check("first half", "passed", expected="x", observed="x")
-        time.sleep(30)
+        half_way.set()
+        over.wait()
 
     part = Part()
-    began = time.monotonic()
     running = Running([Probe("slow", hangs)])
-    assert not running.wait(began + 0.3)
+    assert half_way.wait(LONG)
+    assert not running.wait(time.monotonic() + 0.1)
     running.collect(part)
-    assert time.monotonic() - began < 2
+    over.set()
     assert {check["name"]: check["status"] for check in part.checks} == {
         "first half": "passed",
         "probe slow": "unknown",
@@ -73,10 +79,9 @@ def test_what_does_not_finish_is_unknown_and_what_it_had_found_is_kept() -> None
 
 
 def test_slow_probes_do_not_add_up() -> None:
-    running = Running([Probe(str(n), lambda part: time.sleep(0.3)) for n in range(10)])
-    began = time.monotonic()
-    assert running.wait(began + 5)
-    assert time.monotonic() - began < 1.5
+    all_at_work = threading.Barrier(10)
+    running = Running([Probe(str(n), lambda part: all_at_work.wait() and None) for n in range(10)])
+    assert running.wait(time.monotonic() + LONG), "none ends before all have begun"
 
 
 # --- file systems ------------------------------------------------------------------------------------------------
@@ -354,7 +359,7 @@ def test_what_is_no_secret_stays_and_is_one_harmless_line() -> None:
     assert redact("ERROR disk full on /var (see http://host/path)") == "ERROR disk full on /var (see http://host/path)"
     assert redact("a\x1b[31mred\x00\nb\u202ec") == "a [31mred b c"
     assert len(redact("x" * 10_000)) == 200
-    began = time.monotonic()
+    began = time.process_time()
     redact("a=" * 5_000_000)
     redact("password" * 500_000)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 10, "it takes 0.6 s, or hours where it tries everything"
