@@ -25,6 +25,9 @@ def host_of(result: Any) -> str:
 
 
 def answer_of(result: Any) -> dict[str, Any]:
-    """What the module or action returned."""
+    """What the module or action returned; of a host that could not be reached, with the one it was delegated to."""
     answer: dict[str, Any] = result.result if hasattr(result, "result") else result._result
+    fields = result.task_fields if hasattr(result, "task_fields") else result._task_fields
+    if answer.get("unreachable") and fields.get("delegate_to"):
+        return {"_ansible_delegated_vars": {"ansible_delegated_host": fields["delegate_to"]}, **answer}
     return answer
