@@ -28,6 +28,9 @@ from ..result import Part
 
 PREFIX = "wellkept-scratch-"
 _NAME = re.compile(rf"{PREFIX}[0-9a-f]{{12}}")
+# Names a scratch Redis server, as postmaster.pid does one of PostgreSQL.
+REDIS_PID = "redis.pid"
+_SERVERS = re.compile(r"(postgres|(redis|valkey)-(server|check-rdb))( |$)")
 _SOCKET_NOTE = "socket_directory"
 _SOCKET_PREFIX = "wellkept-socket-"
 _SYSTEM_TREES = ("/bin", "/boot", "/dev", "/etc", "/lib", "/proc", "/run", "/sbin", "/sys", "/usr")
@@ -199,11 +202,9 @@ def clean_up(base: str, names: t.Iterable[str], check_mode: bool, part: Part) ->
 
 
 def end_server_of(data: str, signals: t.Sequence[signal.Signals] = (signal.SIGQUIT, signal.SIGKILL)) -> int:
-    """End the server that runs on *data*, if postmaster.pid names a process that really does; its id, or 0."""
+    """End the server that runs on *data*, if its file there names a process that really does; its id, or 0."""
+    pid = _noted_pid(data, "postmaster.pid") or _noted_pid(data, REDIS_PID)
     try:
-        descriptor = os.open(os.path.join(data, "postmaster.pid"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as stream:
-            pid = int(stream.readline())
         process = os.pidfd_open(pid)
     except (OSError, ValueError):
         return 0
@@ -228,12 +229,22 @@ def end_server_of(data: str, signals: t.Sequence[signal.Signals] = (signal.SIGQU
     )
 
 
+def _noted_pid(data: str, name: str) -> int:
+    """The process that the first line of the file *name* in *data* names; 0 when there is none."""
+    try:
+        descriptor = os.open(os.path.join(data, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, encoding="utf-8", errors="replace") as stream:
+            return int(stream.readline())
+    except (OSError, ValueError):
+        return 0
+
+
 def _works_in(pid: int, data: str) -> bool:
     try:
         program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
     except OSError:
         return False
-    return program.split(" ")[0] == "postgres" and same_directory(f"/proc/{pid}/cwd", data)
+    return _SERVERS.match(program) is not None and same_directory(f"/proc/{pid}/cwd", data)
 
 
 def _remove(path: str) -> None:
