@@ -87,7 +87,7 @@ setup-demo:
 .PHONY: setup-test
 setup-test:
 	@scripts/venv test
-	@scripts/system_packages logrotate=logrotate setpriv=util-linux ssh=openssh-client sshd=openssh-server \
+	@scripts/system_packages logrotate=logrotate setpriv=util-linux redis-check-rdb=redis-tools ssh=openssh-client sshd=openssh-server \
 		rsync=rsync
 
 # -- test hosts: containers that run systemd, reached over SSH (docs/molecule.md) --
