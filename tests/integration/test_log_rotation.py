@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -201,7 +202,15 @@ def test_two_thousand_logs_are_audited_in_two_seconds(rotation: Rotation) -> Non
     for number in range(2000):
         (rotation.logs / f"log{number}.log").write_text("x")
     rotation.run({}, audit_roots=[str(rotation.logs)])
+    began = cpu_of_children()
     shown = rotation.run({}, audit_roots=[str(rotation.logs)])
-    print(f"2,000 logs audited in {shown['module_seconds']:.2f} s")
+    seconds = cpu_of_children() - began
+    print(f"2,000 logs audited in {shown['module_seconds']:.2f} s, {seconds:.2f} s of CPU with the start of Python")
     assert not shown["changed"] and not shown["failed"]
-    assert shown["module_seconds"] < 2
+    assert seconds < 2
+
+
+def cpu_of_children() -> float:
+    """What a module took, however busy others keep the machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -364,9 +364,10 @@ def test_without_matplotlib_the_report_is_written_and_says_so(monkeypatch: pytes
 
 def test_a_fleet_is_rendered_in_seconds(tmp_path: Path) -> None:
     report = reports.large()
-    began = time.monotonic()
+    began = time.process_time()  # others may keep the machine busy
     paths = write(report, tmp_path)
-    seconds = time.monotonic() - began
+    seconds = time.process_time() - began
+    print(f"{seconds:.1f} s of CPU")
     assert seconds < 20, f"50 hosts, 15 activities, 20 checks each took {seconds:.1f} s"
     source = paths["html"].read_text()
     assert len(source) < 8_000_000
