@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.probes import log_reading
@@ -185,6 +186,54 @@ def test_a_copy_that_the_pattern_of_paths_matches_is_not_counted_again(log: Path
     append(log, "ERROR after")
     finding = reader.read()
     assert (finding.matching, finding.gaps) == (1, [])
+
+
+def rotate(log: Path) -> None:
+    """``app.log.1`` → ``app.log.2``, ``app.log`` → ``app.log.1``, and a new, empty ``app.log``."""
+    numbers = [int(name.rpartition(".")[2]) for name in os.listdir(log.parent) if name.startswith("app.log.")]
+    for number in sorted(numbers, reverse=True):
+        log.with_name(f"app.log.{number}").rename(log.with_name(f"app.log.{number + 1}"))
+    log.rename(log.with_name("app.log.1"))
+    log.touch()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_rotation_between_opening_one_file_and_the_next_counts_no_line_twice_and_loses_none(
+    log: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    reader = Reader(log)
+    assert reader.read().matching == 1
+    append(log, "ERROR two")
+    rotate(log)
+    append(log, "ERROR three")
+    scandir, left = os.scandir, [times]
+
+    def scandir_after_a_rotation(path: str) -> Any:
+        if left[0]:
+            left[0] -= 1
+            rotate(log)
+            append(log, "ERROR meanwhile")
+        return scandir(path)
+
+    monkeypatch.setattr(log_reading.os, "scandir", scandir_after_a_rotation)
+    counted = reader.read().matching
+    rotate(log)
+    counted += reader.read().matching
+    assert counted == 2 + times
+
+
+def test_a_log_that_is_rotated_all_the_time_is_a_gap(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(log)
+    reader.read()
+    rotate(log)
+    scandir = os.scandir
+
+    def scandir_after_a_rotation(path: str) -> Any:
+        rotate(log)
+        return scandir(path)
+
+    monkeypatch.setattr(log_reading.os, "scandir", scandir_after_a_rotation)
+    assert "again and again" in reader.read().gaps[0]
 
 
 def test_a_log_that_is_new_since_the_last_run_is_read_whole(log: Path) -> None:

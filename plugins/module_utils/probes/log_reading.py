@@ -20,6 +20,8 @@ BLOCK = 1 << 20
 HEAD = 1024
 SAMPLES = 3
 MAX_SIBLINGS = 200
+# To find all files as they are between two rotations.
+ATTEMPTS = 10
 SAMPLE_BYTES = 2000
 _DECOMPRESSORS = {".gz": "gzip", ".xz": "lzma", ".bz2": "bz2"}
 _COMPRESSED = (*_DECOMPRESSORS, ".zst", ".lz4", ".lzo", ".Z", ".zip")
@@ -88,6 +90,34 @@ class File:
         return (self.device, self.inode) == (position.device, position.inode) and self.begins_like(position)
 
 
+class _Shelf:
+    """The files that were opened, by names that a rotation may change at any time."""
+
+    def __init__(self) -> None:
+        self._files: list[File] = []
+
+    def open(self, path: str) -> File:
+        file = File(path)
+        self._files.append(file)
+        return file
+
+    def rotated(self) -> bool:
+        """Whether one of the files goes by another name now, so that one may have been opened twice or not at all."""
+        return any(not _is_still(file) for file in self._files)
+
+    def close(self) -> None:
+        while self._files:
+            self._files.pop().close()
+
+
+def _is_still(file: File) -> bool:
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == (file.device, file.inode)
+
+
 class _Piece(t.NamedTuple):
     file: File
     log: str
@@ -123,10 +153,16 @@ def read_new_lines(
 
     Without *old* (the first run) only the last *first_run_bytes* of each log are read.
     """
-    with contextlib.ExitStack() as opened:
-        gaps: list[str] = []
-        live = _open_all(sorted(glob.glob(pattern_of_paths)), gaps, opened)
-        pieces = _plan(live, old, first_run_bytes, gaps, opened)
+    with contextlib.closing(_Shelf()) as shelf:
+        for _attempt in range(ATTEMPTS):
+            shelf.close()
+            gaps: list[str] = []
+            live = _open_all(sorted(glob.glob(pattern_of_paths)), gaps, shelf)
+            pieces = _plan(live, old, first_run_bytes, gaps, shelf)
+            if not shelf.rotated():
+                break
+        else:
+            gaps.append(f"{pattern_of_paths}: rotated again and again while it was opened")
         if not live and not pieces and not gaps:
             gaps.append(f"no file matches {pattern_of_paths}")
         count, bytes_read, samples, positions = 0, 0, [], []
@@ -143,21 +179,18 @@ def read_new_lines(
         return Finding(count, samples[-SAMPLES:], bytes_read, len(pieces), old is None, gaps, positions)
 
 
-def _open_all(paths: t.Sequence[str], gaps: list[str], opened: contextlib.ExitStack) -> list[File]:
+def _open_all(paths: t.Sequence[str], gaps: list[str], shelf: _Shelf) -> list[File]:
     """Those of *paths* that are logs; the others are gaps, except compressed ones, which nobody writes to any more."""
     files = []
     for path in paths:
         if path.endswith(_COMPRESSED) or os.path.isdir(path):
             continue
         try:
-            file = File(path)
+            files.append(shelf.open(path))
         except FileNotFoundError:
             continue
         except OSError as error:
             gaps.append(f"{path}: {error.strerror}")
-            continue
-        opened.callback(file.close)
-        files.append(file)
     return files
 
 
@@ -166,7 +199,7 @@ def _plan(
     old: t.Sequence[Position] | None,
     first_run_bytes: int,
     gaps: list[str],
-    opened: contextlib.ExitStack,
+    shelf: _Shelf,
 ) -> list[_Piece]:
     """What is to be read, from where on: the rests of rotated files first."""
     if old is None:
@@ -182,7 +215,7 @@ def _plan(
             starts[file.path] = position.offset
     rotated: dict[str, _Piece] = {}
     for position in lost:
-        for piece in _follow(position, live, gaps, opened):
+        for piece in _follow(position, live, gaps, shelf):
             if piece.file.path in logs:
                 starts.setdefault(piece.file.path, piece.start)
             else:
@@ -190,9 +223,9 @@ def _plan(
     return [*rotated.values(), *(_Piece(file, file.path, starts.get(file.path, 0), True) for file in live)]
 
 
-def _follow(position: Position, live: t.Sequence[File], gaps: list[str], opened: contextlib.ExitStack) -> list[_Piece]:
+def _follow(position: Position, live: t.Sequence[File], gaps: list[str], shelf: _Shelf) -> list[_Piece]:
     """The file that *position* is in under its new name, or a copy of it, and those rotated after it."""
-    siblings = _siblings(position.log, opened)
+    siblings = _siblings(position.log, shelf)
     found = next((file for file in siblings if file.is_at(position)), None)
     if found is None and position.head_bytes:
         # Renaming keeps the inode; copying and compressing do not, but they keep the content.
@@ -208,7 +241,7 @@ def _follow(position: Position, live: t.Sequence[File], gaps: list[str], opened:
     return [_Piece(found, position.log, position.offset, False), *(_Piece(f, position.log, 0, False) for f in later)]
 
 
-def _siblings(log: str, opened: contextlib.ExitStack) -> list[File]:
+def _siblings(log: str, shelf: _Shelf) -> list[File]:
     """The log and the files beside it that by their names are rotated from it, newest first.
 
     ``app.log`` → ``app.log.1``, ``app.log-20261121.gz``, ``app-20261121.log``
@@ -226,9 +259,7 @@ def _siblings(log: str, opened: contextlib.ExitStack) -> list[File]:
         known = not entry.name.endswith(_COMPRESSED) or entry.name.endswith(tuple(_DECOMPRESSORS))
         if known and entry.is_file(follow_symlinks=entry.name == name):
             with contextlib.suppress(OSError):
-                file = File(os.path.join(directory, entry.name))
-                opened.callback(file.close)
-                files.append(file)
+                files.append(shelf.open(os.path.join(directory, entry.name)))
     return files
 
 
