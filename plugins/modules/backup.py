@@ -219,6 +219,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import CREATE, IncrementalRefusedError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import ENGINES, open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
+    Policy,
     State,
     choose,
     fates,
@@ -228,7 +229,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planni
     order_for,
     predicted_bytes,
     read_policy,
-    refuse_to_copy_itself,
     settle,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
@@ -237,6 +237,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
     measure_server,
     refuse_failing_archiver,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_keeping import keep_wal, thin_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
@@ -274,7 +275,9 @@ def work(module: AnsibleModule, part: Part) -> None:
     os.umask(0o077)
     policy = read_policy(module.params)
     repository = Repository(module.params["repository"], module.params["cluster"])
-    refuse_to_copy_itself(repository, policy.directories)
+    for store in policy.stores:
+        if store.wanted:
+            store.prepare(repository, part)
     server = measure_server(module.params, part)
     params = module.params
     engine = open_engine(params["engine"], repository, task=CREATE, version=server.version, bin_dir=params["bin_dir"])
@@ -287,7 +290,7 @@ def work(module: AnsibleModule, part: Part) -> None:
         return
     repository.prepare()
     with repository.locked(holder(module.params)):
-        remove_leftovers(repository, part)
+        remove_leftovers(repository, policy, part)
         if params["wal_archive"]:
             keep_wal(params, repository, part, check_mode=False)
             refuse_failing_archiver(params)
@@ -353,16 +356,19 @@ def report_newest(state: State, part: Part) -> None:
 def expire(state: State, part: Part) -> None:
     decided = fates(state)
     for label, reason in decided.going.items():
-        size = state.engine.expire(label)
+        size = state.engine.expire(label, state.policy.stores)
         part.change("backup", label, human_bytes(size), f"expired: {reason}")
+    for store in state.policy.stores:
+        store.tidy(state.engine.repository, part)
     left = {backup.label for backup in state.engine.list()}
     findings.report_retention(part, decided, state.policy.rules, "went", failed=left & set(decided.going))
 
 
-def remove_leftovers(repository: Repository, part: Part) -> None:
+def remove_leftovers(repository: Repository, policy: Policy, part: Part) -> None:
     """Remove what killed runs left."""
     names = repository.leftovers()
     for name in names:
+        clear_leftover(repository, name, policy.stores)
         size = repository.remove_leftover(name)
         part.change("leftover", name, human_bytes(size), "removed")
     part.require(
@@ -384,6 +390,8 @@ def foretell(state: State, part: Part) -> None:
         has_room(state, needed, part)
         words = f"{decision.type}, about {human_bytes(needed)} ({decision.why})"
         part.change("backup", f"new backup of {state.engine.repository.cluster}", "absent", words)
+        for store in order_for(decision, state.policy).stores:
+            store.foretell(state.engine.repository, part)
         chain = (*next((b.chain for b in state.known if b.label == decision.parent), ()), "new")
         expected = Known("new", decision.type, chain, datetime.now(timezone.utc))
         state = state._replace(known=[*state.known, expected])

@@ -153,6 +153,8 @@ def sizes_by_part(backup: Backup) -> dict[str, int]:
     metadata = backup.metadata
     sizes = {f"files of {source['source']}": int(source["bytes"]) for source in metadata["application_files"]}
     sizes.update({f"dump of {name}": int(facts["bytes"]) for name, facts in metadata["databases"].items()})
+    for facts in metadata.get("stores", {}).values():
+        sizes.update({words: int(size) for words, size in facts.get("sizes", {}).items()})
     if backup.type == "full":
         sizes["base"] = int(metadata["bytes_by_part"]["base"])
     return sizes

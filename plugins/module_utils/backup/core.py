@@ -46,20 +46,28 @@ class CoreEngine(Engine):
         if not earlier:
             dump = source.database_bytes * _DUMP_RATIO if order.dump else 0
             wal = _WAL_SEGMENTS * source.segment_bytes
-            return Forecast(int(source.database_bytes + dump + wal + source.files_bytes))
+            return Forecast(int(source.database_bytes + dump + wal + source.stores_bytes))
         last = earlier[-1]
         base = max(source.database_bytes, last["base"]) if order.type == "full" else last["base"] * _GROWTH
         dump = last["dump"] * _GROWTH if order.dump else 0
-        return Forecast(int(base + dump + last["wal"] * _GROWTH + source.files_bytes))
+        return Forecast(int(base + dump + last["wal"] * _GROWTH + source.stores_bytes))
 
     def create(self, params: t.Mapping[str, t.Any], order: Order, holder: dict[str, t.Any]) -> Made:
         """Make a backup of the server behind the login options *params*."""
         parent = self.repository.backup(order.parent) if order.parent else None
         label = new_label(order.type, order.started)
         with _told_when_full(self.repository), self.repository.new(label, holder) as directory:
-            creation = Creation(params, order, bin_dir=self.bin_dir, label=label, directory=directory, parent=parent)
-            creation.carry_out(self.repository.cluster)
-        return Made(self.repository.backup(label), Seen(creation.point, creation.copies, creation.seconds))
+            creation = Creation(
+                params,
+                order,
+                bin_dir=self.bin_dir,
+                label=label,
+                directory=directory,
+                repository=self.repository,
+                parent=parent,
+            )
+            creation.carry_out()
+        return Made(self.repository.backup(label), Seen(creation.content.point, order.stores, creation.seconds))
 
     def verify(self, label: str, *, quick: bool = False, remembered: Remembered | None = None) -> Verification:
         """Read the backup *label* against its hashes: see ``verification``."""

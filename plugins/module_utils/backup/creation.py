@@ -12,23 +12,20 @@ import re
 import shutil
 import time
 import typing as t
-from concurrent.futures import ThreadPoolExecutor
 
-from .. import fingerprint
 from ..errors import MaintenanceError
-from ..files import read_json, sha256_of, write_json
+from ..files import read_json, sha256_of
 from ..postgresql import connect, databases, program_version, query, server_facts, tool_environment
 from ..processes import find_program
-from .consistent_point import Point, Session, consistent_point, plain_point
-from .contents import BASE_MANIFEST, FILES_MANIFEST
-from .dump import DumpBlockedError, dump_database, dump_globals
+from .contents import BASE_MANIFEST
 from .engine import IncrementalRefusedError, Order
-from .files import Copied, copy_tree
 from .marker import insert_marker
-from .programs import Written, run_program, sync_file_system
+from .point_content import PointContent
+from .programs import run_program, sync_file_system
 from .reading import base_problems
 from .receiver import Receiver, keep_only
-from .repository import FORMAT, Backup, bytes_used, format_time, now, write_metadata
+from .repository import FORMAT, Backup, Repository, bytes_used, format_time, now, write_metadata
+from .stores.registry import names_of_stores
 from .verification import NOT_LOOKED_AT, examine, start_verifying_base
 from .wal import segments_between
 from .wal_keeper import wal_kept
@@ -36,10 +33,8 @@ from .wal_keeper import wal_kept
 # pg_basebackup's and the server's words when they cannot build on the parent.
 _INCREMENTAL_REFUSED = re.compile(r"incremental|WAL summar|summarize_wal|summarization|manifest (system|contains|time)")
 
-# How many points to try when statements that change tables come in between.
-_POINTS = 4
-# Dumps at a time.
-_DUMPS = 4
+# The directories in a backup whose sizes are told; every backup has a size for each, if it is 0.
+PARTS = ("base", "wal", "dump", *names_of_stores())
 
 # What a server that is started on a restored copy must or should be told.
 _SETTINGS = (
@@ -60,6 +55,7 @@ class Creation:
         bin_dir: str,
         label: str,
         directory: str,
+        repository: Repository,
         parent: Backup | None,
     ) -> None:
         self.params = params
@@ -67,20 +63,28 @@ class Creation:
         self.bin_dir = bin_dir
         self.label = label
         self.directory = directory
+        self.repository = repository
         self.parent = parent
-        self.seconds: dict[str, float] = {}
-        self.copies: list[Copied] = []
-        self.point: Point | None = None
         self.metadata: dict[str, t.Any] = {}
-        self._written: dict[str, Written] = {}
+        self.content = PointContent(
+            params, order, bin_dir=bin_dir, label=label, directory=directory, repository=repository
+        )
+        self.seconds = self.content.seconds
 
-    def carry_out(self, cluster: str) -> None:
+    def carry_out(self) -> None:
         """Make the backup; raises MaintenanceError, and the directory is then of no use."""
+        try:
+            self._carry_out()
+        except BaseException:
+            self.content.abandon()
+            raise
+
+    def _carry_out(self) -> None:
         login = self._path(".login")
         os.mkdir(login, 0o700)
         environment = tool_environment(self.params, login)
         with contextlib.closing(connect(self.params, application_name=f"wellkept_{self.label}")) as connection:
-            self.metadata = self._describe(connection, cluster)
+            self.metadata = self._describe(connection)
             with self._receiving(connection, environment) as receiver:
                 self._copy_base(environment)
                 self.metadata["marker"] = insert_marker(connection, self.params["login_db"], self.label)
@@ -93,7 +97,7 @@ class Creation:
         with self._timed("sync"):
             sync_file_system(self.directory)
 
-    def _describe(self, connection: t.Any, cluster: str) -> dict[str, t.Any]:
+    def _describe(self, connection: t.Any) -> dict[str, t.Any]:
         facts = server_facts(connection)
         settings = {
             row["name"]: row["setting"]
@@ -108,12 +112,11 @@ class Creation:
             "type": self.order.type,
             "parent": self.parent.label if self.parent else None,
             "chain": [*(self.parent.chain if self.parent else []), self.label],
-            "cluster": cluster,
+            "cluster": self.repository.cluster,
             "system_identifier": facts["system_identifier"],
             "server_version": facts["version"],
             "settings": {**settings, "wal_segment_size": int(settings["wal_segment_size"])},
             "started": format_time(self.order.started),
-            "databases": {},
             "tools": {name: program_version(self.bin_dir, name) for name in ("pg_basebackup", "pg_dump")},
         }
 
@@ -156,10 +159,11 @@ class Creation:
         self.metadata["start_lsn"], self.metadata["stop_lsn"] = last["Start-LSN"], last["End-LSN"]
 
     def _take_content(self, connection: t.Any, receiver: Receiver, environment: dict[str, str]) -> None:
-        """Fingerprints and dumps at the consistent point, while pg_verifybackup reads the base beside them."""
+        """What is saved at the consistent point, while pg_verifybackup reads the base beside it."""
         verifying = start_verifying_base(self.bin_dir, self._path("base"))
         try:
-            self._take_content_at_some_point(databases(connection), environment)
+            self.content.take(databases(connection), environment)
+            self.metadata.update(self.content.metadata())
             with self._timed("wal"):
                 receiver.finish_segment(connection, self._needed_segments()[-1])
             with self._timed("verify_base"):
@@ -171,98 +175,18 @@ class Creation:
         problems = base_problems(verifying.returncode, said)
         _refuse("verify the base backup that was just made", self._path("base"), problems)
 
-    def _take_content_at_some_point(self, names: list[str], environment: dict[str, str]) -> None:
-        """Try again at another point when a statement got in the dump's way; in the end do without the comparison."""
-        for attempt in range(1, _POINTS + 1):
-            prefix = f"{self.label}_{attempt}"
-            try:
-                with consistent_point(self.params, names, prefix, max_block=self.order.max_block) as point:
-                    self._take_content_at(point, names, environment)
-                return
-            except DumpBlockedError as error:
-                self._forget_content()
-                missed = point._replace(
-                    reason=f"tables are altered, truncated or dropped all the time: {error.observed}"
-                )
-        self._take_content_at(plain_point(self.params, self.label, missed), names, environment)
-
-    def _take_content_at(self, point: Point, names: list[str], environment: dict[str, str]) -> None:
-        self.point = point
-        self.metadata["restore_point"] = {"name": point.name, "lsn": point.lsn, "time": point.time}
-        with self._timed("content"):
-            self._record_content(point, names, environment)
-
-    def _forget_content(self) -> None:
-        """Begin again at another point."""
-        for part in ("dump", "files"):
-            shutil.rmtree(self._path(part), ignore_errors=True)
-        self._written.clear()
-        self.copies.clear()
-        self.metadata["databases"] = {}
-
-    def _record_content(self, point: Point, names: list[str], environment: dict[str, str]) -> None:
-        sessions = {session.database: session for session in point.sessions if not point.reason}
-        with ThreadPoolExecutor(1 + _DUMPS) as pool:
-            others = [pool.submit(self._copy_files)]
-            if self.order.dump:
-                os.mkdir(self._path("dump"), 0o700)
-                began = time.monotonic()
-                # All at once: while one dump waited for another, statements that change tables could get in its way.
-                others += [
-                    pool.submit(self._dump, number, name, sessions.get(name), environment)
-                    for number, name in enumerate(names)
-                ]
-                others.append(pool.submit(self._dump_globals, environment))
-            self.metadata["fingerprints"] = {
-                name: fingerprint.fingerprint(session.reader, session.tables) for name, session in sessions.items()
-            }
-            for other in others:
-                other.result()
-            if self.order.dump:
-                self.seconds["dump"] = time.monotonic() - began
-        self.metadata["not_compared"] = _not_compared(sessions, names, point.reason)
-
-    def _dump(self, number: int, name: str, session: Session | None, environment: dict[str, str]) -> None:
-        path = f"dump/{number}.dump"
-        self._written[path] = dump_database(self.bin_dir, self._path(path), name, session, environment)
-        self.metadata["databases"][name] = {"file": path, **self._written[path]._asdict()}
-
-    def _dump_globals(self, environment: dict[str, str]) -> None:
-        path = "dump/globals.sql"
-        self._written[path] = dump_globals(self.bin_dir, self._path(path), self.params["login_db"], environment)
-
-    def _copy_files(self) -> None:
-        if not self.order.directories:
-            return
-        os.mkdir(self._path("files"), 0o700)
-        with self._timed("files"):
-            for number, source in enumerate(self.order.directories):
-                self.copies.append(copy_tree(source, self._path("files", str(number))))
-        manifest = [{"source": copied.source, "entries": copied.entries} for copied in self.copies]
-        write_json(self._path(FILES_MANIFEST), manifest)
-
     def _complete_metadata(self) -> None:
-        hashed = [BASE_MANIFEST, *(f"base/{name}" for name in NOT_LOOKED_AT), FILES_MANIFEST]
+        hashed = [BASE_MANIFEST, *(f"base/{name}" for name in NOT_LOOKED_AT)]
         hashed += [f"wal/{name}" for name in os.listdir(self._path("wal"))]
-        entries = [{"path": path, **written._asdict()} for path, written in self._written.items()]
+        entries = [{"path": path, **written._asdict()} for path, written in self.content.written.items()]
         for path in hashed:
             if os.path.exists(self._path(path)):
                 size = os.path.getsize(self._path(path))
                 entries.append({"path": path, "sha256": sha256_of(self._path(path)), "bytes": size})
-        parts = {part: bytes_used(self._path(part)) for part in ("base", "wal", "dump", "files")}
+        parts = {part: bytes_used(self._path(part)) for part in PARTS}
         self.metadata.update(
             files=sorted(entries, key=lambda entry: str(entry["path"])),
             empty_directories=_empty_directories(self.directory),
-            application_files=[
-                {
-                    "source": copied.source,
-                    "directory": f"files/{number}",
-                    "count": copied.files,
-                    "bytes": copied.bytes,
-                    "changing": _shown(copied.changing),
-                }
-                for number, copied in enumerate(self.copies)
-            ],
             bytes_by_part=parts,
             bytes=sum(parts.values()),
             finished=now(),
@@ -305,20 +229,8 @@ def _refuse(what: str, where: str, problems: list[str]) -> None:
         )
 
 
-def _not_compared(sessions: dict[str, Session], names: list[str], reason: str) -> list[dict[str, str]]:
-    """Tables at which a restore test cannot compare content, each with its database and the reason."""
-    if reason:
-        return [{"database": name, "table": "*", "reason": reason} for name in names]
-    return [{"database": name, **entry} for name, session in sessions.items() for entry in session.not_compared]
-
-
 def _empty_directories(directory: str) -> list[str]:
     """Directories that hold nothing, and so are in no manifest, but must be there (pg_notify, for one)."""
     return sorted(
         os.path.relpath(parent, directory) for parent, below, names in os.walk(directory) if not below + names
     )
-
-
-def _shown(paths: list[str]) -> list[str]:
-    """*paths* as text that every reader of JSON accepts."""
-    return [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths]

@@ -26,9 +26,9 @@ from datetime import datetime
 
 from ..errors import MaintenanceError
 from .consistent_point import Point
-from .files import Copied
 from .remembered import Remembered
 from .repository import Backup, Repository
+from .stores.store import Store
 
 # What an engine may need programs for.
 CREATE, VERIFY, RESTORE = "create", "verify", "restore"
@@ -40,7 +40,7 @@ class Order(t.NamedTuple):
     type: str
     parent: str
     started: datetime
-    directories: tuple[str, ...] = ()
+    stores: tuple[Store, ...] = ()
     dump: bool = True
     max_block: float = 1.0
     manifest_checksums: str = "CRC32C"
@@ -51,7 +51,8 @@ class Source(t.NamedTuple):
     """How much there is to back up."""
 
     database_bytes: int
-    files_bytes: int
+    # What the stores will put into the backup.
+    stores_bytes: int
     segment_bytes: int
 
 
@@ -65,7 +66,8 @@ class Seen(t.NamedTuple):
     """What making a backup showed, beside the backup itself."""
 
     point: Point | None
-    copies: list[Copied]
+    # Each reports what it saved.
+    stores: tuple[Store, ...]
     seconds: dict[str, float]
 
 
@@ -139,9 +141,17 @@ class Engine(abc.ABC):
     def restore(self, label: str, directory: str, **options: t.Any) -> None:
         """Lay down the data directory of *label* in the empty *directory*; its WAL is still to be replayed."""
 
-    def expire(self, label: str) -> int:
-        """Remove the backup *label*; returns the bytes that this freed."""
-        return self.repository.expire(label)
+    def expire(self, label: str, stores: t.Sequence[Store] = ()) -> int:
+        """Remove the backup *label*, and what *stores* hold of it elsewhere; returns the bytes freed here."""
+        backup = self.repository.backup(label)
+
+        def remove_elsewhere() -> None:
+            for store in stores:
+                facts = store.facts_of(backup)
+                if facts is not None:
+                    store.expire(label, facts)
+
+        return self.repository.expire(label, remove_elsewhere)
 
     def list(self) -> list[Backup]:
         """The backups that are there, oldest first."""

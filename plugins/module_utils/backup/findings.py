@@ -13,7 +13,6 @@ from ..files import sha256_of
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
 from .engine import Made, Seen, Verification
-from .files import Copied
 from .planning import Fates
 from .repository import METADATA, Backup
 from .retention import Rules, shrunk
@@ -53,8 +52,8 @@ def report_created(part: Part, made: Made, max_block: float, seconds: float) -> 
             expected="every database and the roles dumped, and hashed as they were written",
             observed=f"{len(metadata['databases'])} databases, {human_bytes(sizes['dump'])}",
         )
-    for copied in seen.copies:
-        _report_files(part, copied)
+    for store in seen.stores:
+        store.report(part)
     _report_point(part, made, max_block)
     _report_metrics(part, backup, seen, seconds)
     part.change("backup", backup.label, "absent", f"{backup.type}, {human_bytes(metadata['bytes'])}")
@@ -83,36 +82,13 @@ def _report_point(part: Part, made: Made, max_block: float) -> None:
     )
 
 
-def _report_files(part: Part, copied: Copied) -> None:
-    doubts = {
-        "unreadable": copied.unreadable,
-        "changing while they were copied": copied.changing,
-        "neither file, directory nor link": copied.special,
-        "on another file system": copied.other_file_systems,
-    }
-    found = {words: paths for words, paths in doubts.items() if paths}
-    remarks = "; ".join(f"{len(paths)} {words}: {_some(paths)}" for words, paths in found.items())
-    part.check(
-        f"files of {copied.source}",
-        "failed" if copied.unreadable else "warned" if found else "passed",
-        expected="every file copied and hashed",
-        observed=f"{copied.files} files, {human_bytes(copied.bytes)}" + (f"; {remarks}" if remarks else ""),
-        advice="Let the user that makes backups read all files; list directories on other file systems by themselves.",
-    )
-
-
-def _some(paths: t.Sequence[str]) -> str:
-    shown = [path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths[:_NAMED]]
-    return ", ".join(shown) + (" …" if len(paths) > _NAMED else "")
-
-
 def _report_metrics(part: Part, backup: Backup, seen: Seen, seconds: float) -> None:
     sizes = backup.metadata["bytes_by_part"]
     part.metric("backup_bytes", backup.metadata["bytes"], "bytes")
-    for name in ("base", "wal", "dump", "files"):
-        part.metric(f"{name}_bytes", sizes[name], "bytes")
+    for name, size in sizes.items():
+        part.metric(f"{name}_bytes", size, "bytes")
     part.metric("backup_seconds", round(seconds, 3), "seconds")
-    for phase in ("base", "dump", "files"):
+    for phase in ("base", "dump", *(store.name for store in seen.stores)):
         if phase in seen.seconds:
             part.metric(f"{phase}_seconds", round(seen.seconds[phase], 3), "seconds")
     if seen.point:

@@ -16,11 +16,12 @@ from ..errors import MaintenanceError
 from ..quantities import human_bytes, parse_duration, parse_size
 from ..result import Part
 from .engine import Engine, Order, Source
-from .files import tree_bytes
 from .remembered import Remembered
 from .repository import Backup, Repository
 from .retention import Decision, Known, Rules, decide, expirable, reasons_to_stay
 from .server import Server
+from .stores.registry import all_stores
+from .stores.store import Store
 
 CALENDAR = ("keep_daily", "keep_weekly", "keep_monthly")
 
@@ -34,9 +35,10 @@ class Policy(t.NamedTuple):
     max_block: float
     min_free: int
     timeout: float
-    directories: tuple[str, ...]
     dump: bool
     chain_read_within: float
+    # All that there are; those that are wanted save something with new backups.
+    stores: tuple[Store, ...]
 
 
 class State(t.NamedTuple):
@@ -143,7 +145,7 @@ def order_for(decision: Decision, policy: Policy) -> Order:
         decision.type,
         decision.parent,
         datetime.now(timezone.utc),
-        directories=policy.directories,
+        stores=tuple(store for store in policy.stores if store.wanted),
         dump=policy.dump,
         max_block=policy.max_block,
         timeout=policy.timeout,
@@ -152,8 +154,8 @@ def order_for(decision: Decision, policy: Policy) -> Order:
 
 def predicted_bytes(state: State, order: Order) -> int:
     """Bytes that the backup will need."""
-    files_bytes = sum(tree_bytes(directory) for directory in order.directories)
-    source = Source(state.server.database_bytes, files_bytes, state.server.segment_bytes)
+    stores_bytes = sum(store.plan() for store in order.stores)
+    source = Source(state.server.database_bytes, stores_bytes, state.server.segment_bytes)
     return state.engine.plan(order, source).bytes
 
 
@@ -175,20 +177,6 @@ def fates(state: State, *, look: bool = True) -> Fates:
     return Fates(going, {label: why for label, why in reasons.items() if why})
 
 
-def refuse_to_copy_itself(repository: Repository, directories: t.Sequence[str]) -> None:
-    """Raise MaintenanceError when the repository is inside of one of the *directories* to be backed up to it."""
-    root = os.path.realpath(repository.root)
-    for directory in directories:
-        if os.path.commonpath([os.path.realpath(directory), root]) == os.path.realpath(directory):
-            raise MaintenanceError(
-                "back up application directories",
-                where=directory,
-                expected="directories that do not hold the repository itself",
-                observed=f"the repository is in {repository.root}",
-                advice="List the directories beside the repository, or move the repository.",
-            )
-
-
 def read_policy(params: dict[str, t.Any]) -> Policy:
     """The module's options as durations and sizes; raises MaintenanceError that shows what cannot be read."""
     try:
@@ -208,9 +196,9 @@ def read_policy(params: dict[str, t.Any]) -> Policy:
             parse_duration(params["max_block"]),
             parse_size(params["min_free_bytes"]),
             parse_duration(params["timeout"]),
-            tuple(os.path.abspath(directory) for directory in params["files"]),
             params["dump"],
             parse_duration(params["chain_read_within"]),
+            all_stores(params),
         )
     except ValueError as error:
         raise MaintenanceError(

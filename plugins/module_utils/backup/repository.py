@@ -201,8 +201,11 @@ class Repository:
         shutil.rmtree(path)
         return size
 
-    def expire(self, label: str) -> int:
-        """Remove the backup *label* and its proof; killed half-way, it is no backup any more but a leftover."""
+    def expire(self, label: str, remove_elsewhere: t.Callable[[], None] = lambda: None) -> int:
+        """Remove the backup *label*, its proof and, by *remove_elsewhere*, what it holds outside of the repository.
+
+        Killed half-way, it is no backup any more but a leftover.
+        """
         doomed = os.path.join(self.directory, EXPIRED + label)
         os.rename(os.path.join(self.directory, label), doomed)
         with contextlib.suppress(FileNotFoundError):
@@ -210,6 +213,7 @@ class Repository:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._use_mark(label))
         self.note_damage(label, [])
+        remove_elsewhere()
         return self.remove_leftover(EXPIRED + label)
 
     def proof_path(self, label: str) -> str:

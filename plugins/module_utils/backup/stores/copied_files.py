@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, The Wellkept team
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Application directories by copy: plain files below ``files/``, and ``files.json`` with the SHA-256 of each."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ...files import sha256_of, write_json
+from ...quantities import human_bytes
+from ...result import Part
+from ..contents import FILES_MANIFEST, shown
+from ..files import Copied, copy_tree, tree_bytes
+from ..programs import Written
+from ..repository import Backup, Repository
+from .application_files import compare, lay_down, read_manifest, refuse_to_hold
+from .store import Making, Restored, Saved, Store
+
+# Names in a check; more of them help nobody.
+_NAMED = 10
+
+
+class CopiedFiles(Store):
+    """The directories in the option ``files``."""
+
+    name = "files"
+    holds_directories = True
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        super().__init__(params)
+        self.directories = [os.path.abspath(directory) for directory in params.get("files") or ()]
+        self.copies: list[Copied] = []
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.directories)
+
+    def facts_of(self, backup: Backup) -> t.Any:
+        return [entry for entry in backup.metadata["application_files"] if "directory" in entry] or None
+
+    def prepare(self, repository: Repository, part: Part) -> None:
+        refuse_to_hold(self.directories, repository.root)
+
+    def plan(self) -> int:
+        return sum(tree_bytes(directory) for directory in self.directories)
+
+    def create(self, making: Making) -> Saved:
+        target = os.path.join(making.directory, self.name)
+        os.mkdir(target, 0o700)
+        self.copies = [
+            copy_tree(source, os.path.join(target, str(number))) for number, source in enumerate(self.directories)
+        ]
+        manifest = os.path.join(making.directory, FILES_MANIFEST)
+        write_json(manifest, [{"source": copied.source, "entries": copied.entries} for copied in self.copies])
+        entries = [
+            {
+                "source": copied.source,
+                "directory": f"{self.name}/{number}",
+                "count": copied.files,
+                "bytes": copied.bytes,
+                "changing": [shown(path) for path in copied.changing],
+            }
+            for number, copied in enumerate(self.copies)
+        ]
+        return Saved({}, {FILES_MANIFEST: Written(sha256_of(manifest), os.path.getsize(manifest))}, entries)
+
+    def report(self, part: Part) -> None:
+        for copied in self.copies:
+            _report(part, copied)
+
+    def restore(self, backup: Backup, directory: str) -> Restored:
+        sources = read_manifest(backup, FILES_MANIFEST)
+        for number, source in enumerate(sources):
+            lay_down(backup.path(self.name, str(number)), source, directory)
+        return compare(sources, directory)
+
+
+def _report(part: Part, copied: Copied) -> None:
+    doubts = {
+        "unreadable": copied.unreadable,
+        "changing while they were copied": copied.changing,
+        "neither file, directory nor link": copied.special,
+        "on another file system": copied.other_file_systems,
+    }
+    found = {words: paths for words, paths in doubts.items() if paths}
+    remarks = "; ".join(f"{len(paths)} {words}: {_some(paths)}" for words, paths in found.items())
+    part.check(
+        f"files of {copied.source}",
+        "failed" if copied.unreadable else "warned" if found else "passed",
+        expected="every file copied and hashed",
+        observed=f"{copied.files} files, {human_bytes(copied.bytes)}" + (f"; {remarks}" if remarks else ""),
+        advice="Let the user that makes backups read all files; list directories on other file systems by themselves.",
+    )
+
+
+def _some(paths: t.Sequence[str]) -> str:
+    return ", ".join(shown(path) for path in paths[:_NAMED]) + (" …" if len(paths) > _NAMED else "")
