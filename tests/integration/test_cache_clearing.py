@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 from support.modules import checks_by_name, run_module
 from support.small_application import SmallApplication, small_application
 from support.trees import make_file, names_in
+from support.waiting import wait_until
 
 CLEARED = "cache c: cleared when due"
 BEFORE = "cache c: the application answers before"
 AFTER = "cache c: the application still answers as fast"
 WARM = "cache c: warmed up"
+# For an application that is to be found well, however slow the machine is just now.
+PATIENT = {"min_allowed_seconds": 60, "timeout_seconds": 120}
 
 
 @pytest.fixture
@@ -64,7 +68,8 @@ def test_a_due_cache_is_cleared_and_owner_and_mode_stay(cache: Path, application
         os.chown(cache, 12345, 23456)
         cache.chmod(0o2771)
     before = cache.stat()
-    shown = clear(cache, clear_when={"larger_than": "100KiB"}, probe={"urls": [f"{application.url}/health"]})
+    probe = {**PATIENT, "urls": [f"{application.url}/health"]}
+    shown = clear(cache, clear_when={"larger_than": "100KiB"}, probe=probe)
     assert not shown["failed"], shown["msg"]
     assert shown["changed"]
     after = cache.stat()
@@ -138,14 +143,14 @@ def test_listed_addresses_are_warmed_up_before_the_latency_is_measured(
     application.compute_seconds = 1.5
     shown = clear(
         cache,
-        probe={"urls": [f"{application.url}/page/1"]},
+        probe={**PATIENT, "urls": [f"{application.url}/page/1"]},
         warm_up_urls=[f"{application.url}/page/2", f"{application.url}/moved"],
     )
     assert not shown["failed"], shown["msg"]
     assert checks_by_name(shown)[WARM]["status"] == "passed"
     assert {path.name for path in cache.iterdir()} == {"_page_1", "_page_2"}
     assert shown["metrics"]["cold_latency_of_c"]["value"] > 1.5
-    assert shown["metrics"]["latency_of_c"]["value"] < 1.5
+    assert shown["metrics"]["latency_of_c"]["value"] < shown["metrics"]["cold_latency_of_c"]["value"]
     assert application.requests == ["/page/1"] * 6 + ["/page/2", "/moved"] + ["/page/1"] * 5
 
 
@@ -159,13 +164,13 @@ def test_a_warm_up_address_that_does_not_answer_well_fails(cache: Path, applicat
 def test_an_application_that_is_slower_afterwards_fails(cache: Path, application: SmallApplication) -> None:
     fill(cache)
     application.page("/page/1")
-    application.compute_seconds = 0.4
+    application.compute_seconds = 1
     application.keeps = False
     shown = clear(cache, probe={"urls": [f"{application.url}/page/1"]})
     assert shown["failed"]
     check = checks_by_name(shown)[AFTER]
     assert check["status"] == "failed"
-    assert "allowed 250 ms" in check["observed"]
+    assert re.search(r"/page/1: .*, before .*, allowed [2-9]\d\d ms", check["observed"])
 
 
 def test_no_cache_is_skipped_with_a_reason(tmp_path: Path) -> None:
@@ -200,6 +205,10 @@ def test_readers_never_see_half_a_cache(cache: Path) -> None:
                 violations.append(f"{len(missing)} of {len(listed)} entries were missing")
             views["full" if listed else "empty"] += 1
 
+    def wait_for_looks_at(kind: str) -> None:
+        before = views[kind]
+        wait_until(lambda: views[kind] > before + 1, f"readers to see the {kind} cache")
+
     for _round in range(4):
         for entry in entries:
             make_file(cache / entry)
@@ -209,7 +218,9 @@ def test_readers_never_see_half_a_cache(cache: Path) -> None:
         for reader in readers:
             reader.start()
         try:
+            wait_for_looks_at("full")
             shown = clear(cache)
+            wait_for_looks_at("empty")
         finally:
             stop.set()
             for reader in readers:
@@ -217,5 +228,3 @@ def test_readers_never_see_half_a_cache(cache: Path) -> None:
         assert shown["changed"]
         assert names_in(cache) == set()
     assert violations == []
-    assert views["full"] > 4
-    assert views["empty"] > 4

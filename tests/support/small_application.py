@@ -13,7 +13,8 @@ from pathlib import Path
 class SmallApplication:
     """Serves ``/page/<n>`` from its cache, and computes it (slowly) when it is not there.
 
-    ``/health`` answers with ``status``; ``keeps`` says whether computed pages are cached.
+    ``/health`` answers with ``status``; ``keeps`` says whether computed pages are cached. Nothing is answered while
+    ``may_answer`` is not set.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -21,12 +22,15 @@ class SmallApplication:
         self.compute_seconds = 0.0
         self.keeps = True
         self.status = 200
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self.requests: list[str] = []
         application = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 application.requests.append(self.path)
+                application.may_answer.wait()
                 body = application.page(self.path) if self.path.startswith("/page/") else b"ok"
                 status = 302 if self.path == "/moved" else 404 if self.path == "/missing" else application.status
                 self.send_response(status)
