@@ -26,6 +26,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
+  - wellkept.maintenance.database_host
 options:
   cluster:
     description: Name of the cluster in the repository.
@@ -110,8 +111,8 @@ options:
     default: 12h
   wal_archive:
     description:
-      - Directory on the server's host that the server archives its WAL to, so that a restore can go to any point in
-        time since the oldest backup. Empty means no archive.
+      - Directory on the host that the module runs on that the server archives its WAL to, so that a restore can go to
+        any point in time since the oldest backup. Empty means no archive.
       - It is created for the server's user alone when it does not exist, and gets a program that the server runs as its
         C(archive_command). The WAL of this cluster is in C(<wal_archive>/<system identifier>).
       - At each run a row is written, and must arrive in the archive. What no kept backup needs is removed from there.
@@ -134,6 +135,43 @@ options:
     description: The C(archive_timeout) to set, after which a segment is archived though it is not full.
     type: str
     default: 5m
+  wal_ssh:
+    description:
+      - With O(database_host), how the server sends its WAL to the backup host. Its user there gets a key of its own,
+        and this host's keys to know it by. With O(wal_configure) its public key is let in here, to push and pull WAL of
+        this cluster and for nothing else; otherwise the line that does so is told.
+    type: dict
+    default: {}
+    suboptions:
+      host:
+        description: Name or address by which the server's host reaches the backup host.
+        type: str
+        default: ""
+      port:
+        description: Port of the sshd of the backup host.
+        type: int
+        default: 22
+      user:
+        description: Account on the backup host that receives WAL, and that O(wal_archive) belongs to.
+        type: str
+        default: postgres
+      timeout_seconds:
+        description: After so long without success the server keeps a segment, and tries again.
+        type: int
+        default: 120
+      directory:
+        description: Directory on the server's host for the key and the program; empty means C(~/.wellkept-wal).
+        type: path
+        default: ""
+      authorized_keys:
+        description: File that lets keys in to the account; empty means C(~/.ssh/authorized_keys).
+        type: path
+        default: ""
+      host_keys:
+        description: Files with the public host keys of the backup host; empty means those in C(/etc/ssh).
+        type: list
+        elements: path
+        default: []
 notes:
   - Configuration outside the data directory, as Debian has it in C(/etc/postgresql), is backed up when it is listed in
     O(files).
@@ -154,6 +192,20 @@ EXAMPLES = r"""
     files:
       - /srv/learning/uploads
       - /etc/postgresql
+
+- name: Back up the cluster on db1 from the backup host, which comes to its socket by SSH
+  wellkept.maintenance.backup:
+    database_host: db1
+    ssh:
+      user: postgres
+      key_file: /root/.ssh/wellkept
+      known_hosts: /root/.ssh/wellkept_hosts
+    repository: /srv/backups
+    login_unix_socket: /run/postgresql
+    wal_archive: /srv/wal
+    wal_ssh:
+      host: backup1
+  delegate_to: backup1
 
 - name: Make a backup now, and keep two full ones
   wellkept.maintenance.backup:
@@ -215,7 +267,7 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings, ssh, wal_remote
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import CREATE, IncrementalRefusedError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import ENGINES, open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
@@ -247,6 +299,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
+    **ssh.OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
     "engine": {"type": "str", "choices": [*ENGINES], "default": "core"},
@@ -268,11 +321,18 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "wal_compression": {"type": "str", "choices": ["none", "gzip", "lz4", "zstd"], "default": "gzip"},
     "wal_configure": {"type": "bool", "default": False},
     "wal_timeout": {"type": "str", "default": "5m"},
+    "wal_ssh": {"type": "dict", "default": {}, "apply_defaults": True, "options": wal_remote.OPTIONS},
 }
 
 
 def work(module: AnsibleModule, part: Part) -> None:
     os.umask(0o077)
+    with ssh.reached(module.params) as params:
+        module.params = params
+        back_up(module, part)
+
+
+def back_up(module: AnsibleModule, part: Part) -> None:
     policy = read_policy(module.params)
     repository = Repository(module.params["repository"], module.params["cluster"])
     for store in policy.stores:

@@ -63,6 +63,12 @@ stream.out.flush()
 """
 
 
+def trees_of(params: t.Mapping[str, t.Any]) -> t.Any:
+    """What copies directories of the host that the cluster is on: the module ``files``, or RemoteFiles."""
+    remote = ssh.remote_of(params)
+    return RemoteFiles(remote) if remote else files
+
+
 class RemoteFiles:
     """What ``files`` offers, for directories on *remote*."""
 

@@ -13,8 +13,9 @@ from ...files import sha256_of, write_json
 from ...quantities import human_bytes
 from ...result import Part
 from ..contents import FILES_MANIFEST, shown
-from ..files import Copied, copy_tree, tree_bytes
+from ..files import Copied
 from ..programs import Written
+from ..remote_files import trees_of
 from ..repository import Backup, Repository
 from .application_files import compare, lay_down, read_manifest, refuse_to_hold
 from .store import Making, Restored, Saved, Store
@@ -24,7 +25,7 @@ _NAMED = 10
 
 
 class CopiedFiles(Store):
-    """The directories in the option ``files``."""
+    """The directories in the option ``files``, on the host that the cluster is on."""
 
     name = "files"
     holds_directories = True
@@ -32,6 +33,7 @@ class CopiedFiles(Store):
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         super().__init__(params)
         self.directories = [os.path.abspath(directory) for directory in params.get("files") or ()]
+        self.trees = trees_of(params)
         self.copies: list[Copied] = []
 
     @property
@@ -42,16 +44,18 @@ class CopiedFiles(Store):
         return [entry for entry in backup.metadata["application_files"] if "directory" in entry] or None
 
     def prepare(self, repository: Repository, part: Part) -> None:
-        refuse_to_hold(self.directories, repository.root)
+        if not self.params.get("database_host"):
+            refuse_to_hold(self.directories, repository.root)
 
     def plan(self) -> int:
-        return sum(tree_bytes(directory) for directory in self.directories)
+        return sum(self.trees.tree_bytes(directory) for directory in self.directories)
 
     def create(self, making: Making) -> Saved:
         target = os.path.join(making.directory, self.name)
         os.mkdir(target, 0o700)
         self.copies = [
-            copy_tree(source, os.path.join(target, str(number))) for number, source in enumerate(self.directories)
+            self.trees.copy_tree(source, os.path.join(target, str(number)))
+            for number, source in enumerate(self.directories)
         ]
         manifest = os.path.join(making.directory, FILES_MANIFEST)
         write_json(manifest, [{"source": copied.source, "entries": copied.entries} for copied in self.copies])
