@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.database.sess
 from support.clients import Client, bystander
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, free_port, postgres_server
+from support.waiting import wait_until
 
 KILLS = 12
 
@@ -55,15 +56,6 @@ def engine(options: dict[str, Any]) -> CoreEngine:
 
 def partials(options: dict[str, Any]) -> list[Path]:
     return list(Path(options["repository"], "main").glob(".partial-*"))
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def processes_of(options: dict[str, Any]) -> list[str]:
@@ -120,7 +112,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_backup_with_that_reason(
         on_disk = {**options, "repository": str(disk / "repository")}
         assert not run_module("backup", on_disk)["failed"]
         process = module_process("backup", {**on_disk, "full_every": "0"}, start_new_session=True)
-        assert wait_for(lambda: partials(on_disk))
+        wait_until(lambda: partials(on_disk))
         os.killpg(process.pid, signal.SIGSTOP)
         with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while filler.write(bytes(1 << 20)):
@@ -216,8 +208,8 @@ def test_killed_at_any_instant_nothing_lives_on_and_the_next_run_cleans_up_and_s
             kill_after({**options, **kinds[kind]}, whole * share)
         left = partials(options)
         interrupted += bool(left)
-        assert wait_for(lambda: not processes_of(options)), processes_of(options)
-        assert wait_for(lambda: not sessions_and_slots(server)), sessions_and_slots(server)
+        wait_until(lambda: not processes_of(options), lambda: processes_of(options))
+        wait_until(lambda: not sessions_and_slots(server), lambda: sessions_and_slots(server))
         # Timed anew each time: how fast the machine is now says when the next kill comes.
         shown, *taken = timed_run({**options, **kinds[kind], "keep_full": 1, "keep_within": "0"})
         times[kind] = (taken[0], taken[1])
@@ -231,20 +223,20 @@ def test_killed_at_any_instant_nothing_lives_on_and_the_next_run_cleans_up_and_s
 
 def test_told_to_stop_it_cleans_up_by_itself(options: dict[str, Any], server: PostgresServer) -> None:
     process = module_process("backup", options)
-    assert wait_for(lambda: partials(options))
+    wait_until(lambda: partials(options))
     process.send_signal(signal.SIGTERM)
     shown = json.loads(process.communicate(timeout=30)[0])
     assert shown["failed"]
     assert "stopped by SIGTERM" in shown["msg"]
     assert not partials(options)
-    assert wait_for(lambda: not processes_of(options))
-    assert wait_for(lambda: not sessions_and_slots(server))
+    wait_until(lambda: not processes_of(options))
+    wait_until(lambda: not sessions_and_slots(server))
 
 
 @pytest.mark.parametrize("state", ["same", "other"])
 def test_of_two_at_once_the_second_is_told_who_is_at_work(options: dict[str, Any], tmp_path: Path, state: str) -> None:
     process = module_process("backup", {**options, "run_id": "the-first-run"})
-    assert wait_for(lambda: partials(options))
+    wait_until(lambda: partials(options))
     process.send_signal(signal.SIGSTOP)
     second = {**options, "state_dir": options["state_dir"] if state == "same" else str(tmp_path / "other")}
     shown = run_module("backup", second)
@@ -371,7 +363,7 @@ def test_a_statement_that_waits_for_the_snapshot_does_not_hang_the_dump(server: 
         assert point.reason == ""
         waiting.start()
         blocked = "SELECT 1 FROM pg_locks WHERE NOT granted"
-        assert wait_for(lambda: server.sql(blocked))
+        wait_until(lambda: server.sql(blocked))
         with pytest.raises(DumpBlockedError):
             dump_database(str(server.bin_dir), str(tmp_path / "dump"), "postgres", point.sessions[0], environment)
     waiting.join(60)
@@ -467,7 +459,7 @@ def test_a_standby_and_foreign_tablespaces_are_refused(options: dict[str, Any], 
 def test_wal_archiving_that_fails_is_told_before_the_backup_would_wait_for_it(options: dict[str, Any]) -> None:
     with postgres_server({"archive_mode": "on", "archive_command": "false"}) as server:
         server.sql("SELECT pg_switch_wal()")
-        assert wait_for(lambda: server.sql("SELECT failed_count FROM pg_stat_archiver")[0][0] > 0)
+        wait_until(lambda: server.sql("SELECT failed_count FROM pg_stat_archiver")[0][0] > 0)
         shown = run_module("backup", {**options, **server.login()})
     assert shown["failed"]
     assert "archive_command" in shown["msg"]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.contents import shown as in_words
@@ -20,6 +19,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive, is_free, shared
 from support.backups import BackupSite, backup_site
 from support.modules import checks_by_name, module_process, run_module
+from support.waiting import wait_until
 
 FLIPS_OF_CONTENT = 900
 FLIPS_OF_KEYS = 150
@@ -44,13 +44,6 @@ def look(site: BackupSite, backup: Backup, seconds_later: float = 10) -> list[st
     """What an incremental verification finds; it takes place later, so that what was just written can be remembered."""
     remembered = site.remembered(now=time.time() + seconds_later)
     return site.engine.verify(backup.label, remembered=remembered).problems
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.002)
 
 
 # -- what pg_verifybackup's own tests do to a backup --
@@ -461,11 +454,11 @@ def test_killed_at_any_moment_it_leaves_nothing_that_the_next_run_does_not_put_r
     for _kill in range(6):
         shutil.rmtree(site.root / "main" / "verified", ignore_errors=True)
         process = module_process("backup_verification", site.options())
-        wait_for(lambda running=process: running.poll() is not None or list(site.root.glob("main/.use-*.lock")))
+        wait_until(lambda running=process: running.poll() is not None or list(site.root.glob("main/.use-*.lock")))
         time.sleep(chance.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        wait_for(lambda: not readers_of(site))
+        wait_until(lambda: not readers_of(site))
         assert not any(site.repository.is_in_use(backup.label) for backup in site.backups)
     shown = site.verify()
     assert not shown["failed"], shown["msg"]
@@ -489,7 +482,7 @@ def test_told_to_stop_it_ends_in_order_and_says_so(site: BackupSite) -> None:
     for _try in range(10):  # on a slow machine the signal may come too late
         shutil.rmtree(site.root / "main" / "verified", ignore_errors=True)
         process = module_process("backup_verification", site.options())
-        wait_for(lambda running=process: running.poll() is not None or list(site.root.glob("main/.use-*.lock")))
+        wait_until(lambda running=process: running.poll() is not None or list(site.root.glob("main/.use-*.lock")))
         process.send_signal(signal.SIGTERM)
         output, _errors = process.communicate(timeout=WAIT)
         assert not list(site.root.glob("main/.use-*.lock"))

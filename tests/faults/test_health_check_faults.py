@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, postgres_server
+from support.standby import standby_of
+from support.waiting import wait_until
 from support.web import silent_server, web_server
 
 QUIET: dict[str, Any] = {"filesystems": {"exclude": ["*"]}, "host": {"clock": "never", "warn_load_per_core": 1000}}
@@ -22,13 +23,6 @@ QUIET: dict[str, Any] = {"filesystems": {"exclude": ["*"]}, "host": {"clock": "n
 
 def check(tmp_path: Path, **options: Any) -> dict[str, Any]:
     return run_module("health_check", {"state_dir": str(tmp_path / "state"), **QUIET, **options})
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def named(shown: dict[str, Any], name: str) -> dict[str, Any]:
@@ -139,7 +133,7 @@ def test_a_failing_archiver_warns_and_then_fails(tmp_path: Path, server: Postgre
         server.sql("SELECT pg_reload_conf()")
         server.sql("CREATE TABLE noise AS SELECT 1")
         server.sql("SELECT pg_switch_wal()")
-        wait_for(lambda: server.sql("SELECT 1 FROM pg_stat_archiver WHERE failed_count > 0"))
+        wait_until(lambda: server.sql("SELECT 1 FROM pg_stat_archiver WHERE failed_count > 0"))
         warned = named(check(tmp_path, postgresql=watch(server)), name)
         failed = named(check(tmp_path, postgresql=watch(server, fail_archiving_seconds=0.01)), name)
         waiting = named(check(tmp_path, postgresql=watch(server, fail_archive_waiting_count=0)), name)
@@ -165,34 +159,21 @@ def test_a_forgotten_prepared_transaction_is_an_old_transaction(tmp_path: Path) 
 
 
 def test_a_standby_that_stops_receiving_fails_and_its_primary_misses_it(tmp_path: Path) -> None:
-    with postgres_server() as primary:
-        standby = PostgresServer(primary.directory / "standby")
-        standby.directory.mkdir()
-        if os.geteuid() == 0:
-            shutil.chown(standby.directory, primary.data.stat().st_uid, primary.data.stat().st_gid)
-        source = ["-h", str(primary.socket_dir), "-p", str(primary.port), "-U", "postgres"]
-        primary.program("pg_basebackup", "-D", str(standby.data), "-R", "-c", "fast", *source)
-        with (standby.data / "postgresql.conf").open("a") as stream:
-            stream.write(f"port = {standby.port}\nunix_socket_directories = '{standby.directory}'\n")
-        standby.start()
-        try:
-            streaming = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'"
-            wait_for(lambda: primary.sql("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'"))
-            wait_for(lambda: standby.sql(streaming))
-            both = [
-                {"name": "primary", **primary.login(), "min_standbys": 1},
-                {"name": "standby", **standby.login()},
-            ]
-            healthy = checks_by_name(check(tmp_path, postgresql=both))
-            primary.stop()
-            wait_for(lambda: not standby.sql(streaming))
-            alone = checks_by_name(check(tmp_path, postgresql=both[1:]))
-            primary.start()
-            standby.stop()
-            wait_for(lambda: not primary.sql("SELECT 1 FROM pg_stat_replication"))
-            lost = checks_by_name(check(tmp_path, postgresql=both))
-        finally:
-            standby.stop()
+    with postgres_server() as primary, standby_of(primary) as standby:
+        streaming = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+        wait_until(lambda: standby.sql(streaming))
+        both = [
+            {"name": "primary", **primary.login(), "min_standbys": 1},
+            {"name": "standby", **standby.login()},
+        ]
+        healthy = checks_by_name(check(tmp_path, postgresql=both))
+        primary.stop()
+        wait_until(lambda: not standby.sql(streaming))
+        alone = checks_by_name(check(tmp_path, postgresql=both[1:]))
+        primary.start()
+        standby.stop()
+        wait_until(lambda: not primary.sql("SELECT 1 FROM pg_stat_replication"))
+        lost = checks_by_name(check(tmp_path, postgresql=both))
     expected = {
         "standbys of PostgreSQL primary",
         "replication lag of PostgreSQL primary to walreceiver",
@@ -339,7 +320,7 @@ def test_a_run_that_was_killed_uses_up_no_lines_and_keeps_no_lock(tmp_path: Path
         options = {"state_dir": str(tmp_path / "state"), **QUIET, "http": hanging, "logs": rule(log)}
         process = module_process("health_check", options)
         lock = tmp_path / "state" / "locks" / "health_check.lock"
-        wait_for(lambda: lock.exists() and str(process.pid) in lock.read_text())
+        wait_until(lambda: lock.exists() and str(process.pid) in lock.read_text())
         second = check(tmp_path, logs=rule(log))
         process.kill()
         process.wait()

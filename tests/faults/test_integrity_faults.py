@@ -14,21 +14,21 @@ from typing import Any
 import psycopg
 import pytest
 from support.integrity import (
-    SCHEMA,
     Inspector,
     Proxy,
     file_of,
     flip_bit,
+    learning_server,
     looked_at,
     make_slow_indexes,
     slow_down,
     spoil_index,
     spoil_table,
     statuses,
-    wait_until,
 )
 from support.modules import checks_by_name, module_process
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+from support.waiting import wait_until
 
 LONG_ENOUGH = """
 SELECT clock_timestamp() - backend_start > interval '30 s' FROM pg_stat_activity WHERE backend_type = 'checkpointer'
@@ -50,11 +50,8 @@ def damage(server: PostgresServer, *harm: tuple[str, Callable[[Path], None]]) ->
 @pytest.fixture(scope="module", params=available_majors(), ids=server_id)
 def unprotected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What is found in a cluster without checksums in which an index and a table are damaged, and the cluster."""
-    with postgres_server(bin_dir=bin_dir_of(request.param)) as server:
-        server.sql("CREATE DATABASE learning")
-        with server.connect("learning") as connection:
-            connection.execute(SCHEMA)
-            connection.execute("VACUUM student")
+    with learning_server(bin_dir_of(request.param)) as server:
+        server.sql("VACUUM student", "learning")
         inspector = Inspector(server, tmp_path_factory.mktemp("state"))
         damage(server, ("student_pkey", spoil_index), ("course", spoil_table))
         yield {"first": inspector.look(databases=["*"]), "inspector": inspector, "server": server}
@@ -111,10 +108,7 @@ def test_what_was_found_damaged_is_looked_at_in_each_run_until_it_is_mended(unpr
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        server.sql("CREATE DATABASE learning")
-        with server.connect("learning") as connection:
-            connection.execute(SCHEMA)
+    with learning_server() as server:
         yield server
 
 
@@ -194,7 +188,7 @@ def test_a_process_of_the_server_that_dies_is_told_of_and_the_rest_goes_on(inspe
         found[:] = server.sql(LOOKING.format("bt_index_check", "wait_event = 'PgSleep'"))
         return bool(found)
 
-    wait_until("the slow index is looked at", at_work)
+    wait_until(at_work, "the slow index is looked at")
     os.kill(found[0][0], signal.SIGKILL)
     output, _errors = process.communicate(timeout=300)
     shown = json.loads(output)
@@ -221,7 +215,7 @@ def slow_down_again(server: PostgresServer) -> None:
             return False
         return True
 
-    wait_until("the server accepts connections", accepts)
+    wait_until(accepts, "the server accepts connections")
 
 
 def test_nobody_waits_for_long_on_a_look(inspector: Inspector) -> None:
@@ -231,8 +225,8 @@ def test_nobody_waits_for_long_on_a_look(inspector: Inspector) -> None:
     process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True, max_block="1s"))
     condition = "wait_event = 'PgSleep' AND clock_timestamp() - query_start > interval '2 s'"
     wait_until(
-        "the slow index is looked at under watch",
         lambda: bool(server.sql(LOOKING.format("bt_index_check", condition))),
+        "the slow index is looked at under watch",
     )
     with server.connect("learning") as connection:
         began = time.monotonic()
@@ -275,7 +269,7 @@ def test_a_database_that_is_dropped_meanwhile_and_a_locked_sequence_are_no_failu
         connection.execute("ALTER SEQUENCE student_id_seq RESTART WITH 6000")
         process = module_process("postgresql_integrity", options)
         sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
-        wait_until("the slow index is looked at", lambda: bool(server.sql(sleeping)))
+        wait_until(lambda: bool(server.sql(sleeping)), "the slow index is looked at")
         server.sql("DROP DATABASE zoo WITH (FORCE)")
         output, _errors = process.communicate(timeout=120)
         connection.execute("ROLLBACK")
@@ -330,11 +324,11 @@ def test_being_stopped_loses_nothing_of_what_was_done(inspector: Inspector) -> N
     slow_down(inspector.server, 1)
     process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True, check_tables=False))
     sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
-    wait_until("the slow index is looked at", lambda: bool(inspector.server.sql(sleeping)))
+    wait_until(lambda: bool(inspector.server.sql(sleeping)), "the slow index is looked at")
     process.send_signal(signal.SIGTERM)
     output, _errors = process.communicate(timeout=120)
     assert "stopped by SIGTERM" in output
-    wait_until("the server ends what was looked at", lambda: not inspector.server.sql(sleeping))
+    wait_until(lambda: not inspector.server.sql(sleeping), "the server ends what was looked at")
     inspector.server.sql("ALTER DATABASE learning RESET ALL")
     shown = inspector.look(heap_all_indexed=True, check_tables=False)
     everything = int(checks_by_name(shown)["B-tree indexes"]["observed"].split()[0])
@@ -349,7 +343,7 @@ def test_a_server_that_is_stopped_meanwhile_is_a_failure_that_says_so(tmp_path: 
         inspector = Inspector(server, tmp_path)
         process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True))
         sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
-        wait_until("the slow index is looked at", lambda: bool(server.sql(sleeping)))
+        wait_until(lambda: bool(server.sql(sleeping)), "the slow index is looked at")
         server.stop("fast")
         output, _errors = process.communicate(timeout=120)
     assert '"failed": true' in output
@@ -360,13 +354,13 @@ def test_a_connection_that_is_lost_is_no_damage_and_what_was_looked_at_is_taken_
     server = inspector.server
     make_slow_indexes(server, 1, rows=5)
     slow_down(server, 1)
-    wait_until("the server has run for a while", lambda: bool(server.sql(LONG_ENOUGH)[0][0]))
+    wait_until(lambda: bool(server.sql(LONG_ENOUGH)[0][0]), "the server has run for a while")
     proxy = Proxy(server.port)
     try:
         through = {"login_host": "127.0.0.1", "login_port": proxy.port, "login_password": server.password}
         process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True, **through))
         sleeping = LOOKING.format("bt_index_check", "wait_event = 'PgSleep'")
-        wait_until("the slow index is looked at", lambda: bool(server.sql(sleeping)))
+        wait_until(lambda: bool(server.sql(sleeping)), "the slow index is looked at")
         proxy.cut()
         output, _errors = process.communicate(timeout=120)
     finally:

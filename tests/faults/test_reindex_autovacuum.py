@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from support.clients import old_snapshot
-from support.database import assert_nothing_left_behind, assert_same, bloat, content, reindex_options, wait_for
+from support.database import assert_nothing_left_behind, assert_same, bloat, content, reindex_options
 from support.nursery import nursery
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+from support.waiting import wait_until
 
 DATABASE = "campus"
 # The age at which this table is vacuumed whatever is in the way, as low as the server allows it; and only for its age.
@@ -49,18 +50,18 @@ def test_an_autovacuum_that_waits_for_a_rebuild_gets_its_table_at_once(server: P
     server.sql(f"ALTER DATABASE {DATABASE} SET campus.pause = '0.005'")
     with nursery("postgresql_reindex", "psycopg.sql") as modules:
         run = modules.start({**options, "max_block": "10m", "unique_indexes": "never"})
-        assert wait_for(lambda: server.sql("SELECT 1 FROM pg_stat_progress_create_index") or run.ended)
+        wait_until(lambda: server.sql("SELECT 1 FROM pg_stat_progress_create_index") or run.ended)
         assert not run.ended, run.end()
         with old_snapshot(server, DATABASE):
             waiting = "SELECT 1 FROM pg_stat_progress_create_index WHERE phase = 'waiting for old snapshots'"
-            assert wait_for(lambda: server.sql(waiting))
+            wait_until(lambda: server.sql(waiting))
             server.sql(GROW_OLD.format(1_100), DATABASE)
             output = run.end()
             assert "made way for autovacuum" in output, json.loads(output)["checks"]
-            assert wait_for(lambda: server.sql(AGE, DATABASE)[0][0] < 10_000)
+            wait_until(lambda: server.sql(AGE, DATABASE)[0][0] < 10_000)
         # Autovacuum may have the table for so long that the leftover is the next run's to drop.
         server.sql(f"ALTER DATABASE {DATABASE} RESET campus.pause")
-        assert wait_for(lambda: not server.sql("SELECT 1 FROM pg_stat_progress_vacuum"))
+        wait_until(lambda: not server.sql("SELECT 1 FROM pg_stat_progress_vacuum"))
         shown = modules.run({**options, "retry_for": "60s"})
     assert not shown["failed"], shown["msg"]
     assert_same(before, content(server, DATABASE))

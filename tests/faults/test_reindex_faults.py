@@ -19,11 +19,11 @@ from support.database import (
     bloat,
     content,
     reindex_options,
-    wait_for,
 )
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, postgres_server
 from support.standby import standby_of
+from support.waiting import wait_until
 
 DATABASE = "campus"
 SETTINGS = {
@@ -88,7 +88,7 @@ def begin(server: PostgresServer, options: dict[str, Any], **others: Any) -> sub
     """Start a run, and return when it rebuilds the slow index, which takes a second."""
     pause(server, SLOW)
     process = module_process("postgresql_reindex", {**options, **others})
-    assert wait_for(lambda: rebuilding(server, "mark_slowly") or process.poll() is not None)
+    wait_until(lambda: rebuilding(server, "mark_slowly") or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
@@ -185,7 +185,7 @@ def test_a_table_that_is_dropped_during_its_rebuild_goes_at_once_and_is_no_failu
     bloat(server, DATABASE, "fleeting%")
     pause(server, SLOW)
     process = module_process("postgresql_reindex", {**options, "tables": ["public.fleeting", "public.seat"]})
-    assert wait_for(lambda: rebuilding(server, "fleeting_slowly"))
+    wait_until(lambda: rebuilding(server, "fleeting_slowly"))
     drop = Client(server, "DROP TABLE IF EXISTS fleeting", DATABASE, pause=1)
     with drop.at_work():
         shown = end(process)
@@ -204,7 +204,7 @@ def test_upserts_that_storm_a_unique_index_meet_no_error_and_its_rebuild_is_left
     with contextlib.ExitStack() as stack:
         for client in clients:
             stack.enter_context(client.at_work())
-        assert wait_for(lambda: all(client.count for client in clients))
+        wait_until(lambda: all(client.count for client in clients))
         shown = run_module("postgresql_reindex", {**options, "unique_indexes": "auto", "retry_for": "10s"})
     assert not shown["failed"], shown["msg"]
     assert [client.errors for client in clients] == [[], [], [], []]
@@ -354,7 +354,7 @@ def test_a_standby_that_lags_puts_a_rebuild_off_until_it_has_caught_up(
         assert all("the standby walreceiver" in reason for reason in left(shown).values()), left(shown)
         standby.sql("SELECT pg_wal_replay_resume()")
         behind = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn < pg_current_wal_lsn()"
-        assert wait_for(lambda: not server.sql(behind))
+        wait_until(lambda: not server.sql(behind))
         shown = assert_heals(server, {**options, "max_replica_lag": "256KiB", "retry_for": "60s"}, before)
         assert "mark_slowly" in changed(shown)
         refused = run_module("postgresql_reindex", {**options, **standby.login()})

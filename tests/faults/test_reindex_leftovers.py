@@ -21,10 +21,10 @@ from support.database import (
     create_database,
     definitions,
     reindex_options,
-    wait_for,
 )
 from support.modules import checks_by_name, run_module
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+from support.waiting import wait_until
 
 DATABASE = "campus"
 # Those whose indexes cannot be rebuilt by the server while others use them.
@@ -75,7 +75,7 @@ def interrupt(server: PostgresServer, statement: str, dbname: str = DATABASE) ->
         thread.start()
         waits = f"SELECT phase FROM pg_stat_progress_create_index WHERE pid = {pid} AND phase LIKE 'waiting%'"
         locked = f"SELECT 1 FROM pg_locks WHERE pid = {pid} AND NOT granted"
-        assert wait_for(lambda: server.sql(waits) and server.sql(locked))
+        wait_until(lambda: server.sql(waits) and server.sql(locked))
         connection.cancel()
         thread.join(60)
         assert errors, f"{statement} was not interrupted"
@@ -199,7 +199,7 @@ def test_a_leftover_that_somebody_rebuilds_at_this_moment_is_left_to_them(
             target=lambda: connection.execute("REINDEX INDEX CONCURRENTLY student_email_key"), daemon=True
         )
         by_hand.start()
-        assert wait_for(lambda: leftovers(server) == ["student_email_key_ccold"])
+        wait_until(lambda: leftovers(server) == ["student_email_key_ccold"])
         shown = run_module("postgresql_reindex", options)
         assert leftovers(server) == ["student_email_key_ccold"]
         assert not [change for change in shown["changes"] if change["kind"] == "leftover index"]

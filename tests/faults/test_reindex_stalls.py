@@ -13,9 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 from support.clients import Client, bystander, old_snapshot
-from support.database import assert_nothing_left_behind, assert_same, bloat, content, wait_for
+from support.database import assert_nothing_left_behind, assert_same, bloat, content
 from support.modules import checks_by_name, run_module
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+from support.waiting import wait_until
 
 DATABASE = "campus"
 MAX_BLOCK = 1.0
@@ -127,10 +128,10 @@ def with_a_snapshot_that_began_meanwhile(
     clients = Clients(server)
     work = Work(rebuild)
     work.start()
-    assert wait_for(lambda: phase(server).startswith("building index"))
+    wait_until(lambda: phase(server).startswith("building index"))
     with contextlib.ExitStack() as stack:
         with old_snapshot(server, DATABASE):
-            assert wait_for(lambda: phase(server) == "waiting for old snapshots")
+            wait_until(lambda: phase(server) == "waiting for old snapshots")
             stack.enter_context(clients.at_work())
             time.sleep(hold)
         work.join(300)
@@ -156,7 +157,7 @@ def test_without_a_watchdog_a_rebuild_ends_in_a_deadlock_with_who_waits_for_it(
     rebuild = Work(lambda: server.sql("REINDEX INDEX CONCURRENTLY mark_slowly", DATABASE))
     alter = Work(lambda: server.sql(ALTER, DATABASE))
     rebuild.start()
-    assert wait_for(lambda: phase(server).startswith("building index"))
+    wait_until(lambda: phase(server).startswith("building index"))
     alter.start()
     for work in (alter, rebuild):
         work.join(300)
@@ -237,13 +238,13 @@ def test_a_long_reader_of_the_table_is_waited_for_by_nobody_but_the_rebuild(
     before = content(server, DATABASE)
     work = Work(lambda: run_module("postgresql_reindex", {**options, "retry_for": "60s"}))
     work.start()
-    assert wait_for(lambda: phase(server).startswith("building index"))
+    wait_until(lambda: phase(server).startswith("building index"))
     select = Client(server, SELECT, DATABASE, pause=0.005)
     machine = bystander(server)
     with server.connect(DATABASE) as reader:
         reader.execute("BEGIN")
         reader.execute("LOCK TABLE mark IN ACCESS SHARE MODE")
-        assert wait_for(lambda: phase(server).startswith("waiting for readers"))
+        wait_until(lambda: phase(server).startswith("waiting for readers"))
         with select.at_work(), machine.at_work():
             time.sleep(3)
         reader.execute("ROLLBACK")

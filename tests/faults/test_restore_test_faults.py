@@ -24,6 +24,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
 from support.restore import RestoreSite, change_page
+from support.waiting import wait_until
 
 CONTENT = "content of the restored database postgres"
 QUICK = {"restore_dump": False, "amcheck": False}
@@ -438,13 +439,6 @@ def test_a_server_on_the_live_data_directory_is_recognised_behind_its_socket(
 
 
 # Being killed.
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until *condition* holds, or the time is up: the assertion that follows says what was missed."""
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def kill_in_the_making(site: RestoreSite, seconds: float) -> None:

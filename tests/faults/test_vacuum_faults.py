@@ -17,7 +17,9 @@ import psycopg
 import pytest
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
-from support.vacuum import VacuumSite, changed_tables, check_like, done, wait_until
+from support.standby import standby_of
+from support.vacuum import VacuumSite, changed_tables, check_like, done
+from support.waiting import wait_until
 
 NewSite = Callable[[], VacuumSite]
 SETTINGS = {"autovacuum": "off", "max_prepared_transactions": "4", "max_wal_senders": "4", "wal_level": "replica"}
@@ -144,28 +146,8 @@ def test_freezing_what_cannot_become_younger_is_not_tried(site: VacuumSite) -> N
     assert "public.old" in changed_tables(site.vacuum(freeze_share=0.001, tables=["public.old"]))
 
 
-@contextlib.contextmanager
-def standby_of(server: PostgresServer, slot: str) -> Iterator[PostgresServer]:
-    """A streaming standby that uses *slot* and tells the primary what its queries need."""
-    directory = Path(server.directory) / f"standby-{slot}"
-    directory.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        owner = server.data.stat()
-        os.chown(directory, owner.st_uid, owner.st_gid)
-    standby = PostgresServer(directory, server.bin_dir)
-    server.program(
-        "pg_basebackup", "-h", str(server.socket_dir), "-p", str(server.port), "-U", "postgres",
-        "-D", str(standby.data), "-R", "-C", "-S", slot, "-c", "fast",
-    )  # fmt: skip
-    with (standby.data / "postgresql.conf").open("a") as stream:
-        for name, value in {**standby.settings, "hot_standby_feedback": "on",
-                            "wal_receiver_status_interval": "1s", "cluster_name": slot}.items():  # fmt: skip
-            stream.write(f"{name} = '{value}'\n")
-    standby.start()
-    try:
-        yield standby
-    finally:
-        standby.stop()
+# What its queries need, a standby tells the primary.
+FEEDBACK = {"hot_standby_feedback": "on", "wal_receiver_status_interval": "1s"}
 
 
 def test_a_standbys_query_and_then_its_dead_slot_are_named(site: VacuumSite) -> None:
@@ -174,7 +156,7 @@ def test_a_standbys_query_and_then_its_dead_slot_are_named(site: VacuumSite) -> 
     site.sql("VACUUM (ANALYZE) orders")
     xmin = f"SELECT xmin::text FROM pg_replication_slots WHERE slot_name = '{slot}'"
     try:
-        with standby_of(server, slot) as standby:
+        with standby_of(server, slot, cluster_name=slot, **FEEDBACK) as standby:
             wait_until(lambda: standby.sql("SELECT pg_is_in_recovery()") and server.sql(xmin)[0][0], "feedback")
             with contextlib.suppress(psycopg.OperationalError), standby.connect(site.name) as reader:
                 reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

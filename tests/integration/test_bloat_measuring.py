@@ -23,6 +23,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.tables 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.bloat import PROGRAMS, measured, quiet_server, release, session
 from support.postgresql import PostgresServer
+from support.waiting import wait_until
 
 LONG = 'Ünïcode "quoted" %s index; DROP TABLE x; -- '.ljust(61, "x")  # of 63 bytes, for two of its letters have two
 
@@ -169,18 +170,13 @@ def test_an_index_that_is_being_built_is_named_as_such(server: PostgresServer) -
                 target=lambda: builder.execute("CREATE INDEX CONCURRENTLY slow_key ON slow (id)"), daemon=True
             )
             build.start()
-            wait_for(server, "SELECT count(*) FROM pg_stat_progress_create_index WHERE index_relid <> 0")
+            wait_until(
+                lambda: server.sql("SELECT count(*) FROM pg_stat_progress_create_index WHERE index_relid <> 0")[0][0]
+            )
             index = measured(server)["slow_key"]
         build.join(60)
     assert (index.method, index.reason) == ("none", "it is being built")
     assert measured(server)["slow_key"].method == "pgstatindex"
-
-
-def wait_for(server: PostgresServer, query: str, dbname: str = "postgres") -> None:
-    deadline = time.monotonic() + 60
-    while not server.sql(query, dbname)[0][0]:
-        assert time.monotonic() < deadline, query
-        time.sleep(0.02)
 
 
 # -- what happens meanwhile --
@@ -300,7 +296,9 @@ def test_those_who_wait_behind_the_measurement_do_not_wait_long(server: Postgres
     with server.connect() as other, locked(server, "SELECT * FROM queue LIMIT 1"):
         waiting = threading.Thread(target=lambda: other.execute("TRUNCATE queue"), daemon=True)
         waiting.start()
-        wait_for(server, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")
+        wait_until(
+            lambda: server.sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'")[0][0]
+        )
         found = measured(server, lock_timeout_ms=300)
         assert found["queue_key"].size_bytes > 0
     waiting.join(60)
@@ -487,7 +485,9 @@ def test_a_lock_that_is_released_while_it_is_waited_for_leads_to_a_measurement(s
                 daemon=True,
             )
             waiter.start()
-            wait_for(server, "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")
+            wait_until(
+                lambda: server.sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")[0][0]
+            )
         waiter.join(60)
     assert [name for name in found if not name.startswith("pg_toast")] == ["renamed_key"]
     assert found["renamed_key"].method == "pgstatindex"

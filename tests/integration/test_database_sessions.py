@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import query, value
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.postgresql import PostgresServer
+from support.waiting import wait_until
 
 DEFAULTS = {"login_host": "", "login_db": "postgres", "login_password": ""}
 EVERYTHING: dict[str, Any] = {"databases": ["*"], "exclude_databases": []}
@@ -47,13 +47,6 @@ def server(each_postgresql: PostgresServer) -> PostgresServer:
     ):
         each_postgresql.sql(statement)
     return each_postgresql
-
-
-def wait_until(condition: Any, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_session_has_known_settings_and_a_name(server: PostgresServer) -> None:

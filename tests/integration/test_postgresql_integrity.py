@@ -10,25 +10,22 @@ from typing import Any
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database import session
 from support.integrity import (
-    SCHEMA,
     Inspector,
+    learning_server,
     looked_at,
     make_slow_indexes,
     slow_down,
-    standby_of,
     statuses,
-    wait_until,
 )
 from support.modules import checks_by_name
-from support.postgresql import PostgresServer, postgres_server
+from support.postgresql import PostgresServer
+from support.standby import standby_of
+from support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    with postgres_server() as server:
-        server.sql("CREATE DATABASE learning")
-        with server.connect("learning") as connection:
-            connection.execute(SCHEMA)
+    with learning_server() as server:
         yield server
 
 
@@ -214,7 +211,7 @@ def test_indexes_that_are_never_used_are_told_of_once_they_were_watched_for_long
     """)  # fmt: skip
     inspector.server.sql("ANALYZE odd.t", "learning")
     used = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 't_c'"
-    wait_until("the use of an index is counted", lambda: inspector.server.sql(used, "learning") != [(0,)])
+    wait_until(lambda: inspector.server.sql(used, "learning") != [(0,)], "the use of an index is counted")
     options = {"unused_min_bytes": "8KiB", "accepted_indexes": ["public.*"]}
     first = checks_by_name(inspector.look(**options))["indexes that are never used"]
     assert (first["status"], first["observed"]) == ("passed", "none; 1 not watched for long enough")

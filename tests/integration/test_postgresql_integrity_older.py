@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.integrity import SCHEMA, Inspector, looked_at, statuses
+from support.integrity import Inspector, learning_server, looked_at, statuses
 from support.modules import checks_by_name
-from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+from support.postgresql import PostgresServer, available_majors, bin_dir_of, server_id
 
 OLDER = [major for major in available_majors() if major < 18]
 pytestmark = pytest.mark.skipif(not OLDER, reason="no PostgreSQL before 18 is installed")
@@ -16,10 +16,7 @@ pytestmark = pytest.mark.skipif(not OLDER, reason="no PostgreSQL before 18 is in
 
 @pytest.fixture(scope="module", params=OLDER, ids=server_id)
 def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    with postgres_server(bin_dir=bin_dir_of(request.param)) as server:
-        server.sql("CREATE DATABASE learning")
-        with server.connect("learning") as connection:
-            connection.execute(SCHEMA)
+    with learning_server(bin_dir_of(request.param)) as server:
         yield server
 
 

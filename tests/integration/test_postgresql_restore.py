@@ -20,7 +20,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_pl
 from support.modules import ROOT, checks_by_name, module_process, run_module
 from support.pitr import SETTINGS, PitrSite
 from support.postgresql import UNPRIVILEGED, postgres_server
-from support.wal import wait_for
+from support.waiting import wait_until
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_to_the_newest_point_with_the_old_directory_kept_and_the_new_timeline_ar
     assert {"fetch_seconds", "replay_seconds", "start_seconds", "service_start_seconds"} <= set(shown["metrics"])
     assert site.server.sql("SHOW archive_mode") == [("on",)]
     # Without its history, nobody could restore along the new timeline.
-    assert wait_for((site.wal / "00000002" / "00000002.history").exists)
+    wait_until((site.wal / "00000002" / "00000002.history").exists)
     site.back_up()
     site.write(30)
     site.back_up()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.modules import checks_by_name
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
-from support.vacuum import VacuumSite, changed_tables, check_like, done, planned, wait_until
+from support.vacuum import VacuumSite, changed_tables, check_like, done, planned
+from support.waiting import wait_until
 
 NewSite = Callable[[], VacuumSite]
 

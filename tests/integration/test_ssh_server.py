@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from support.ssh import ssh_server
-from support.wal import wait_for
+from support.waiting import wait_until
 
 
 def test_it_lets_in_by_its_key_and_is_known_by_its_host_key() -> None:
@@ -39,7 +39,7 @@ def test_a_session_can_be_cut() -> None:
         ended: list[subprocess.CompletedProcess[bytes]] = []
         session = threading.Thread(target=lambda: ended.append(server.ssh("sleep", "300")))
         session.start()
-        assert wait_for(lambda: len(server.sessions()) >= 2)
+        wait_until(lambda: len(server.sessions()) >= 2)
         server.cut()
         session.join(60)
         assert ended[0].returncode != 0

@@ -13,7 +13,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from support.modules import checks_by_name, run_module
 from support.postgresql import UNPRIVILEGED, PostgresServer, postgres_server
-from support.wal import wait_for
+from support.waiting import wait_until
 
 ARCHIVED = "WAL archived end to end"
 
@@ -41,7 +41,7 @@ def options(server: PostgresServer, tmp_path: Path) -> Iterator[dict[str, Any]]:
     }
     server.sql("ALTER SYSTEM RESET ALL")
     server.sql("SELECT pg_reload_conf()")
-    assert wait_for(lambda: server.sql("SHOW archive_command") == [("(disabled)",)] or
+    wait_until(lambda: server.sql("SHOW archive_command") == [("(disabled)",)] or
                     server.sql("SHOW archive_command") == [("",)])  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_a_foreign_command_is_left_alone_and_its_secret_is_not_shown(
 ) -> None:
     server.sql("ALTER SYSTEM SET archive_command = '/bin/true --password hush'")
     server.sql("SELECT pg_reload_conf()")
-    assert wait_for(lambda: "hush" in server.sql("SHOW archive_command")[0][0])
+    wait_until(lambda: "hush" in server.sql("SHOW archive_command")[0][0])
     shown = run_module("backup", options)
     assert shown["failed"]
     assert "by true; it was left alone" in checks_by_name(shown)["archive_command"]["observed"]
@@ -113,7 +113,7 @@ def test_a_helper_that_somebody_broke_is_put_right(server: PostgresServer, optio
     helper = Path(options["wal_archive"]) / "wal_helper.py"
     helper.write_text("raise SystemExit(1)")
     server.sql("SELECT pg_create_restore_point('x'), pg_switch_wal()")
-    assert wait_for(lambda: server.sql("SELECT failed_count FROM pg_stat_archiver")[0][0] > 0)
+    wait_until(lambda: server.sql("SELECT failed_count FROM pg_stat_archiver")[0][0] > 0)
     shown = run_module("backup", options)
     assert not shown["failed"], shown["msg"]
     assert [c["name"] for c in shown["changes"]] == [str(helper)]
@@ -133,7 +133,7 @@ def test_archiving_that_fails_is_a_failed_check_that_names_the_segment(
         incoming.unlink()
     assert shown["failed"]
     assert "archive_command fails on 0000" in checks_by_name(shown)[ARCHIVED]["observed"]
-    assert wait_for(lambda: not run_module("backup", options)["failed"])
+    wait_until(lambda: not run_module("backup", options)["failed"])
 
 
 def test_only_wal_that_no_kept_backup_needs_is_removed(server: PostgresServer, options: dict[str, Any]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils import finger
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import is_free
 
 from .postgresql import PostgresServer
+from .waiting import wait_until
 
 # Names of 63 bytes: what a rebuild appends makes the server shorten them, in the second one between two bytes of a
 # letter if it counted bytes alone.
@@ -190,18 +189,9 @@ def left_behind(server: PostgresServer, state_dir: str | Path) -> list[str]:
     return left + [str(path) for path in Path(state_dir).rglob("*.lock") if not is_free(str(path))]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """Wait until *condition* holds, and return it; else what it was when the time was up."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return found
-
-
 def assert_nothing_left_behind(server: PostgresServer, state_dir: str | Path) -> None:
     """The server ends the sessions of a killed client within half a second or so."""
-    wait_for(lambda: not left_behind(server, state_dir))
-    assert left_behind(server, state_dir) == []
+    wait_until(lambda: not left_behind(server, state_dir), lambda: left_behind(server, state_dir))
 
 
 # -- servers that are killed --
@@ -223,7 +213,7 @@ def kill_postmaster(server: PostgresServer) -> None:
     pid = postmaster(server)
     orphans = _children(pid)
     os.kill(pid, signal.SIGKILL)
-    assert wait_for(lambda: not any(_is_postgres(orphan) for orphan in (pid, *orphans)))
+    wait_until(lambda: not any(_is_postgres(orphan) for orphan in (pid, *orphans)))
     # Where nobody reaps orphans, the number of the dead one stays taken, and a new one would refuse to start.
     (server.data / "postmaster.pid").unlink()
     (server.socket_dir / f".s.PGSQL.{server.port}.lock").unlink()
@@ -245,4 +235,4 @@ def wait_until_up(server: PostgresServer) -> None:
             return bool(server.sql("SELECT NOT pg_is_in_recovery()")[0][0])
         return False
 
-    assert wait_for(answers, 120)
+    wait_until(answers)

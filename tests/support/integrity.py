@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
-import shutil
 import socket
 import struct
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from support.modules import checks_by_name, run_module
-from support.postgresql import UNPRIVILEGED, PostgresServer
+from support.postgresql import PostgresServer, postgres_server
 
 PAGE = 8192
 SCHEMA = """
@@ -102,31 +97,14 @@ def slow_down(server: PostgresServer, seconds: float, dbname: str = "learning") 
     server.sql(f"ALTER DATABASE {dbname} SET slow.seconds = '{seconds}'")
 
 
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
-
-
 @contextlib.contextmanager
-def standby_of(primary: PostgresServer) -> Iterator[PostgresServer]:
-    """A standby that follows *primary* while the block runs."""
-    directory = Path(tempfile.mkdtemp(prefix="wellkept-pg-"))
-    standby = PostgresServer(directory, primary.bin_dir)
-    try:
-        if os.geteuid() == 0:
-            account = pwd.getpwnam(UNPRIVILEGED)
-            os.chown(directory, account.pw_uid, account.pw_gid)
-        source = ["-h", str(primary.socket_dir), "-p", str(primary.port), "-U", "postgres"]
-        standby.program("pg_basebackup", "-D", str(standby.data), "-R", "-c", "fast", *source)
-        with (standby.data / "postgresql.conf").open("a") as stream:
-            stream.writelines(f"{name} = '{value}'\n" for name, value in standby.settings.items())
-        standby.start()
-        yield standby
-    finally:
-        standby.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+def learning_server(bin_dir: Path | None = None) -> Iterator[PostgresServer]:
+    """A server whose database ``learning`` has SCHEMA."""
+    with postgres_server(bin_dir=bin_dir) as server:
+        server.sql("CREATE DATABASE learning")
+        with server.connect("learning") as connection:
+            connection.execute(SCHEMA)
+        yield server
 
 
 class Proxy:

@@ -122,15 +122,13 @@ class PitrSite:
         prepare_base(str(scratch), [])
         bin_dir = str(embedded_bin_dir())
         archive = str(self.wal)
-        aim = take_aim(
-            parse(text), self.backups(), self.repository, archive=archive, bin_dir=bin_dir, timeline=timeline
-        )
+        aim = take_aim(parse(text), self.backups(), self.engine, archive=archive, bin_dir=bin_dir, timeline=timeline)
         part = Part()
         with scratch_directory(str(scratch), {}) as directory:
             cluster = ScratchCluster(directory, bin_dir, UNPRIVILEGED)
             try:
                 replay.lay_down(self.engine, aim, cluster)
-                replay.configure(aim, archive, cluster)
+                replay.configure(aim, cluster)
                 if tamper:
                     tamper(Path(directory))
                 recovered = replay.start(aim, cluster, 120, part)

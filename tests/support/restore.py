@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scrat
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 from support.modules import run_module
-from support.postgresql import UNPRIVILEGED, PostgresServer, embedded_bin_dir
+from support.postgresql import UNPRIVILEGED, PostgresServer
 
 CLUSTER = "main"
 PAGE = 8192
@@ -39,7 +40,8 @@ class RestoreSite:
         self.state_dir = directory / "state"
         self.scratch_dir = self.state_dir / "restore_test" / "scratch"
         self.repository = Repository(str(self.root), CLUSTER)
-        self.engine = CoreEngine(self.repository, str(embedded_bin_dir()))
+        self.bin_dir = str(server.bin_dir)
+        self.engine = CoreEngine(self.repository, self.bin_dir)
 
     def login(self) -> dict[str, Any]:
         return {**self.server.login(), "login_host": "", "login_password": "", "login_db": "postgres"}
@@ -58,7 +60,7 @@ class RestoreSite:
             "repository": str(self.root),
             "cluster": CLUSTER,
             "state_dir": str(self.state_dir),
-            "bin_dir": str(embedded_bin_dir()),
+            "bin_dir": self.bin_dir,
             "run_as": UNPRIVILEGED,
             "interval": "0s",
             **others,
@@ -88,7 +90,13 @@ class RestoreSite:
         return found
 
     def pgbench(self, *arguments: str, dbname: str = "postgres") -> subprocess.Popen[bytes]:
-        command = [str(embedded_bin_dir() / "pgbench"), "-h", str(self.server.socket_dir), "-p", str(self.server.port)]
+        command = [
+            os.path.join(self.bin_dir, "pgbench"),
+            "-h",
+            str(self.server.socket_dir),
+            "-p",
+            str(self.server.port),
+        ]
         return subprocess.Popen(
             [*command, "-U", "postgres", *arguments, dbname], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -111,19 +119,19 @@ class RestoreSite:
         """Carry the restore test out in this process; *tamper* changes the restored files before they are started."""
         part = Part()
         prepare_base(str(self.scratch_dir), [])
-        engine = TamperingEngine(self.repository, tamper) if tamper else self.engine
+        engine = TamperingEngine(self.repository, self.bin_dir, tamper) if tamper else self.engine
         user = UNPRIVILEGED
         live = plan.pop("live", Live(data_directory=str(self.server.data)))
         arguments = {"amcheck": False, "restore_dump": False, **plan}
-        prove(Plan(engine, backup, str(self.scratch_dir), str(embedded_bin_dir()), user, live, **arguments), part)
+        prove(Plan(engine, backup, str(self.scratch_dir), self.bin_dir, user, live, **arguments), part)
         return part
 
 
 class TamperingEngine(CoreEngine):
     """The engine, but what it restores is changed before it is started."""
 
-    def __init__(self, repository: Repository, tamper: Tamper) -> None:
-        super().__init__(repository, str(embedded_bin_dir()))
+    def __init__(self, repository: Repository, bin_dir: str, tamper: Tamper) -> None:
+        super().__init__(repository, bin_dir)
         self.tamper = tamper
 
     def restore(self, label: str, directory: str, **options: Any) -> None:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pytest
 
-from support.wal import wait_for
+from .waiting import wait_until
 
 HOST = "127.0.0.1"
 _USER_PREFIX = "wk-ssh-"
@@ -81,8 +81,7 @@ class SshServer:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
         command = [sshd_program(), "-D", "-f", str(config), "-E", str(self.log)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        if not wait_for(self._answers):
-            raise AssertionError(f"sshd did not start: {self.log.read_text()}")
+        wait_until(self._answers, lambda: f"sshd to start: {self.log.read_text()}")
 
     def stop(self) -> None:
         """End the server and all sessions."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +76,3 @@ def check_like(shown: dict[str, Any], beginning: str) -> dict[str, Any]:
     assert len(found) == 1, [check["name"] for check in shown["checks"]]
     only: dict[str, Any] = found[0]
     return only
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """What *condition* returns as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = condition()
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for {what}"
-        time.sleep(0.02)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import struct
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,3 @@ def helper(*arguments: object, **options: Any) -> subprocess.CompletedProcess[st
     """Run the helper like the server does: by the system's own Python, isolated."""
     command = ["/usr/bin/env", "python3", "-I", "-S", str(HELPER), *(str(argument) for argument in arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
-
-
-def wait_for(reached: Callable[[], bool], seconds: float = 90) -> bool:
-    """Wait until *reached* holds; False when it does not in a long time."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True

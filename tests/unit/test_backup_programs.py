@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +11,7 @@ from typing import Any, cast
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.processes import find_program
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not find_program("setpriv"), reason="setpriv (util-linux) is not installed")
 
@@ -43,10 +43,3 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(holds: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
