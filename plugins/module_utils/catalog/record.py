@@ -5,7 +5,8 @@
 """The listing of a cluster at the point of its backup, in a file of the backup.
 
 The catalogs are read twice: by the snapshot of the point, which is from just before it, and once more after it. Only
-what is the same in both is known to be so at the point; the rest was changed at that very moment, and is named as such.
+what is the same in both is taken to have been so at the point; the rest was changed at that very moment, and is named
+as such.
 Sequences do not heed snapshots: at the point they stood where they stood before it, or further.
 """
 

@@ -257,6 +257,7 @@ def _remove(path: str) -> None:
             # A program that is just dying may still add a file: try again.
             shutil.rmtree(directory, ignore_errors=True)
             if os.path.lexists(directory):
+                _open_up(directory)
                 time.sleep(0.25)
     if os.path.lexists(path):
         raise MaintenanceError(
@@ -268,6 +269,15 @@ def _remove(path: str) -> None:
         )
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{path}.lock")
+
+
+def _open_up(directory: str) -> None:
+    """Restored directories may be closed to writing, to their owner too."""
+    for parent, directories, _names in os.walk(directory):
+        for path in (parent, *(os.path.join(parent, name) for name in directories)):
+            with contextlib.suppress(OSError):
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
 
 
 def _noted_socket_directory(path: str) -> str:
