@@ -156,6 +156,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     parse_time,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import (
     parse_duration,
@@ -262,11 +263,15 @@ def engine_for(backup: Backup, repository: Repository, bin_dir: str, part: Part,
 
 def verify_archive(module: AnsibleModule, backups: t.Sequence[Backup], remembered: Remembered, part: Part) -> None:
     """Whether the WAL archive goes on from each backup of the newest one's cluster, and its segments are whole."""
-    archive, cluster = module.params["wal_archive"], backups[-1].metadata["system_identifier"]
-    ours = [backup for backup in backups if backup.metadata["system_identifier"] == cluster]
-    findings.report_archive(wal_verification.continuity(archive, ours), part, ours[-1].label)
+    newest, cluster = backups[-1], str(backups[-1].metadata["system_identifier"])
+    ours = [backup for backup in backups if str(backup.metadata["system_identifier"]) == cluster]
+    engine = engine_for(newest, remembered.repository, module.params["bin_dir"], part, newest=True)
+    if engine is None:
+        return
+    source = engine.wal_of(newest, directory_of(module.params["wal_archive"], cluster), earlier=ours[-2::-1])
+    findings.report_archive(wal_verification.continuity(source, ours), part, newest.label)
     if not module.check_mode:
-        findings.report_archived_bytes(wal_verification.read_segments(archive, ours, remembered), part)
+        findings.report_archived_bytes(wal_verification.read_segments(source, cluster, remembered), part)
 
 
 def note(repository: Repository, found: t.Mapping[str, Verification], part: Part) -> None:

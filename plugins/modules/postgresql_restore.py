@@ -241,14 +241,13 @@ def measure(params: t.Dict[str, t.Any]) -> Wish:
     programs = PROGRAMS if all(one.type == "full" for one in backups) else (*PROGRAMS, "pg_combinebackup")
     bin_dir = find_bin_dir(params["bin_dir"], version, programs)
     archive = directory_of(params["wal_archive"], identifier) if params["wal_archive"] else ""
-    aim = take_aim(target, backups, repository, archive=archive, bin_dir=bin_dir, timeline=params["timeline"])
-    place = Place(params["data_directory"] or newest["settings"]["data_directory"])
     engine = open_engine(newest["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
+    aim = take_aim(target, backups, engine, archive=archive, bin_dir=bin_dir, timeline=params["timeline"])
+    place = Place(params["data_directory"] or newest["settings"]["data_directory"])
     user = owner_of(place.data) or params["run_as"]
     return Wish(
         engine,
         aim,
-        archive,
         place,
         bin_dir,
         user,

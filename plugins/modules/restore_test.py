@@ -196,7 +196,7 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -294,11 +294,16 @@ def act(plan: Plan, state: State, repository: Repository, beyond: Beyond, part: 
     return rto
 
 
-def make_plan(module: AnsibleModule, state: State, repository: Repository, base: str, bin_dir: str) -> Plan:
-    params, metadata = module.params, state.backup.metadata
+def engine_of(state: State, repository: Repository, bin_dir: str) -> Engine:
+    metadata = state.backup.metadata
     version = int(metadata["server_version"])
+    return open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
+
+
+def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bin_dir: str) -> Plan:
+    params = module.params
     return Plan(
-        open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir),
+        engine,
         state.backup,
         base,
         bin_dir,
@@ -330,14 +335,15 @@ def work(module: AnsibleModule, part: Part) -> None:
     scratch_directory.clean_up(base, state.leftovers, module.check_mode, part)
     proof.check_newest(state, repository, part)
     why = decide(state, params)
-    beyond = Beyond(params, repository, state)
+    engine = engine_of(state, repository, bin_dir)
+    beyond = Beyond(params, engine, state)
     rto = state.proof["rto_seconds"] if state.proof else None
     if not why:
         part.require("proof of the newest backup", True, expected="one that is recent enough", observed=state.proven)
     elif module.check_mode:
         part.change("proof", state.backup.label, state.proven, f"would be proven by a restore: {why}")
     elif not part.failures():
-        plan = make_plan(module, state, repository, base, bin_dir)
+        plan = make_plan(module, state, engine, base, bin_dir)
         rto = act(plan, state, repository, beyond, part)
     newest = beyond.newest_commit(bin_dir) or parse_time(state.backup.metadata["marker"]["created"])
     objectives.check_rpo(params["cluster"], newest, read_duration(params, "rpo_target"), part)

@@ -17,8 +17,9 @@ from .creation import Creation
 from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
 from .programs import run_program
 from .remembered import Remembered
-from .repository import Repository, new_label
+from .repository import Backup, Repository, bytes_used, new_label
 from .verification import examine
+from .wal_source import Directories, WalSource
 
 # What a first backup is taken to need beside its base, in the absence of an earlier one.
 _DUMP_RATIO = 0.5
@@ -98,6 +99,16 @@ class CoreEngine(Engine):
         os.makedirs(directory, mode=0o700, exist_ok=True)
         command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
         run_program(command, {}, None, what="copy the base backup")
+
+    def wal_of(self, backup: Backup, archive: str = "", *, earlier: t.Sequence[Backup] = ()) -> WalSource:
+        beside = [one.path("wal") for one in (backup, *earlier)]
+        return Directories(archive, beside, str(backup.metadata["system_identifier"]))
+
+    def restored_bytes(self, backup: Backup) -> int:
+        return sum(bytes_used(self.repository.backup(label).path("base")) for label in backup.chain)
+
+    def holds(self, backup: Backup, name: str) -> bool:
+        return os.path.exists(backup.path("base", name))
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from .consistent_point import Point
 from .remembered import Remembered
 from .repository import Backup, Repository
 from .stores.store import Store
+from .wal_source import WalSource
 
 # What an engine may need programs for.
 CREATE, VERIFY, RESTORE = "create", "verify", "restore"
@@ -140,6 +141,21 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def restore(self, label: str, directory: str, **options: t.Any) -> None:
         """Lay down the data directory of *label* in the empty *directory*; its WAL is still to be replayed."""
+
+    @abc.abstractmethod
+    def wal_of(self, backup: Backup, archive: str = "", *, earlier: t.Sequence[Backup] = ()) -> WalSource:
+        """The WAL that leads on from *backup*: its own, what *earlier* ones have of their own, and what was archived.
+
+        *archive* is the directory of the cluster in the WAL archive, for an engine that has no archive of its own.
+        """
+
+    @abc.abstractmethod
+    def restored_bytes(self, backup: Backup) -> int:
+        """An upper bound of the bytes that the data directory of *backup* takes when it is restored, without WAL."""
+
+    @abc.abstractmethod
+    def holds(self, backup: Backup, name: str) -> bool:
+        """Whether the file *name* lies at the top of the data directory of *backup*."""
 
     def expire(self, label: str, stores: t.Sequence[Store] = ()) -> int:
         """Remove the backup *label*, and what *stores* hold of it elsewhere; returns the bytes freed here."""

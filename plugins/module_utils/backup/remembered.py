@@ -38,6 +38,23 @@ _GRANULARITY = 2.0
 _WRITING = 3600.0
 
 
+class Look(t.Protocol):
+    """What tells whether a file was changed; of a plain file, what the system says of it."""
+
+    @property
+    def st_dev(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+    @property
+    def st_ctime_ns(self) -> int: ...
+    @property
+    def st_ctime(self) -> float: ...
+
+
 class Budget:
     """How long, and how much, may be read; 0 is no limit. What was begun is read to its end."""
 
@@ -74,7 +91,7 @@ class Readings:
         if memory.repository.noted_damage(backup.label) and not self._noted:
             self._files = {}  # somebody else found it damaged, who read more than the times of change
 
-    def is_due(self, path: str, status: os.stat_result) -> bool:
+    def is_due(self, path: str, status: Look) -> bool:
         """Whether *path*, which looks like *status* now, is to be read."""
         entry = self._files.get(path)
         return entry is None or entry[:5] != _looks(status) or self._memory.is_over(f"{self._label}/{path}", entry[5])
@@ -88,7 +105,7 @@ class Readings:
         """When the file was read that was read longest ago, of those that are remembered."""
         return min((entry[5] for entry in self._files.values()), default=0.0)
 
-    def keep(self, path: str, before: os.stat_result) -> None:
+    def keep(self, path: str, before: Look) -> None:
         """Remember that *path* was as it was written; it looked like *before* when we had begun."""
         if self._memory.now - before.st_ctime >= _GRANULARITY:
             self._files[path] = [*_looks(before), round(self._memory.now, 3)]
@@ -162,7 +179,7 @@ class Remembered:
                 if name.startswith(_VIEW):
                     if is_free(os.path.join(path, LOCK)):
                         shutil.rmtree(path, ignore_errors=True)
-                elif name.partition(".json")[0] not in labels and not self._is_being_written(name):
+                elif name.partition(".")[0] not in labels and not self._is_being_written(name):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
 
@@ -200,5 +217,5 @@ def _load(path: str, identity: str) -> dict[str, t.Any]:
     return document if fits else {}
 
 
-def _looks(status: os.stat_result) -> list[float]:
+def _looks(status: Look) -> list[float]:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]

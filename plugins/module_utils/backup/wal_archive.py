@@ -82,10 +82,20 @@ def lineage(directories: t.Sequence[str], timeline: int) -> Lineage:
                 text = wal_helper.read_file(path, name, "none", "").decode("utf-8", "replace")
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            return [*((int(tli), parse_lsn(lsn)) for tli, lsn in _HISTORY_LINE.findall(text)), (timeline, None)]
-    raise MaintenanceError(
+            return read_history(text, timeline)
+    raise no_history(timeline, ", ".join(directories))
+
+
+def read_history(text: str, timeline: int) -> Lineage:
+    """The lineage of *timeline* in the *text* of its history."""
+    return [*((int(tli), parse_lsn(lsn)) for tli, lsn in _HISTORY_LINE.findall(text)), (timeline, None)]
+
+
+def no_history(timeline: int, where: str) -> MaintenanceError:
+    name = f"{timeline:08X}.history"
+    return MaintenanceError(
         f"read the history of timeline {timeline}",
-        where=", ".join(directories),
+        where=where,
         expected=name,
         observed="it is not there",
         advice=f"Copy {name} from pg_wal of the server, or restore to an earlier timeline.",

@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 import os
-import stat
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import MaintenanceError
 from . import wal_archive
-from .reading import drop_cached
 from .remembered import Remembered
 from .repository import Backup
 from .wal import format_lsn, parse_lsn, segment_name
 from .wal_archive import Lineage, Segment
+from .wal_source import WalSource
 
 # Under this name it is remembered which segments were read.
 MEMORY = "wal_archive"
@@ -51,16 +50,15 @@ class Bytes(t.NamedTuple):
     left_bytes: int
 
 
-def continuity(archive: str, backups: t.Sequence[Backup]) -> Archived:
-    """Whether the *archive* holds all from the start of each of *backups*, which are of one cluster, to its newest."""
-    directory = wal_archive.directory_of(archive, str(backups[-1].metadata["system_identifier"]))
-    present = wal_archive.segments(directory)
+def continuity(source: WalSource, backups: t.Sequence[Backup]) -> Archived:
+    """Whether *source* has all from the start of each of *backups*, which are of one cluster, to its newest segment."""
+    present = source.archived()
     nothing = Archived(len(present), sum(segment.size for segment in present), "", [], [], [], {}, "")
     if not present:
-        return nothing._replace(problem=f"there is no WAL of this cluster in {directory}")
-    newest = max(wal_archive.timelines(directory))
+        return nothing._replace(problem=f"there is no WAL of this cluster in {source.where}")
+    newest = max(source.timelines())
     try:
-        line = wal_archive.lineage([directory, *(backup.path("wal") for backup in reversed(backups))], newest)
+        line = source.lineage(newest)
     except MaintenanceError as error:
         return nothing._replace(problem=f"{error.expected} is not there, which says how timeline {newest} came about")
     size = int(backups[-1].metadata["settings"]["wal_segment_size"])
@@ -73,7 +71,7 @@ def continuity(archive: str, backups: t.Sequence[Backup]) -> Archived:
             found.elsewhere.append(backup.label)
         elif not missing:
             found.covered.append(backup.label)
-        elif _began_later(backup, missing, present) and not _was_archived(directory, backup):
+        elif _began_later(backup, missing, present) and not _was_archived(source, backup):
             found.older.append(backup.label)
         else:
             found.gaps[backup.label] = missing
@@ -102,34 +100,27 @@ def _began_later(backup: Backup, missing: t.Sequence[str], present: t.Sequence[S
     return oldest > start and len(missing) <= oldest // size - start // size
 
 
-def _was_archived(directory: str, backup: Backup) -> bool:
+def _was_archived(source: WalSource, backup: Backup) -> bool:
     """Whether the server archived the label of *backup*: so the WAL from its start on was archived, too."""
     start, size = _start(backup)
     timeline = int(backup.metadata["timeline"])
-    prefix = f"{segment_name(timeline, start, size)}.{start % size:08X}.backup"
-    try:
-        return any(name.startswith(prefix) for name in os.listdir(os.path.join(directory, f"{timeline:08X}")))
-    except OSError:
-        return False
+    return source.has_label(f"{segment_name(timeline, start, size)}.{start % size:08X}.backup")
 
 
-def read_segments(archive: str, backups: t.Sequence[Backup], remembered: Remembered) -> Bytes:
-    """Read the segments that are due, each with its own checksum or header, the newest first."""
-    identifier = str(backups[-1].metadata["system_identifier"])
-    directory = wal_archive.directory_of(archive, identifier)
-    readings = remembered.of(Backup(MEMORY, directory, {"sha256": identifier}))
-    present = {os.path.relpath(segment.path, directory): segment for segment in wal_archive.segments(directory)}
-    looks = {path: os.lstat(segment.path) for path, segment in present.items() if os.path.lexists(segment.path)}
-    plain = {path for path, status in looks.items() if stat.S_ISREG(status.st_mode)}
-    due = [path for path in sorted(plain, reverse=True) if readings.is_due(path, looks[path])]
+def read_segments(source: WalSource, identifier: str, remembered: Remembered) -> Bytes:
+    """Read the segments of the cluster *identifier* that are due, the newest first; each tells whether it is whole."""
+    readings = remembered.of(Backup(MEMORY, source.directory, {"sha256": identifier}))
+    present = {os.path.relpath(segment.path, source.directory): segment for segment in source.archived()}
+    seen = {path: source.look(segment) for path, segment in present.items()}
+    looks = {path: look for path, look in seen.items() if look}
+    due = [path for path in sorted(looks, reverse=True) if readings.is_due(path, looks[path])]
 
     def read(path: str) -> tuple[str, str | None]:
         if not remembered.budget.take(present[path].size):
             return path, None
-        drop_cached(present[path].path)
-        return path, wal_archive.problem_of(present[path], identifier)
+        return path, source.problem_of(present[path])
 
-    problems = [f"{path} is no plain file" for path in sorted(looks.keys() - plain)]
+    problems = source.oddities()
     done = left = 0
     pool = ThreadPoolExecutor(_READERS)
     try:
@@ -138,7 +129,7 @@ def read_segments(archive: str, backups: t.Sequence[Backup], remembered: Remembe
                 left += present[path].size
                 continue
             done += present[path].size
-            if problem and os.path.lexists(present[path].path):
+            if problem and source.look(present[path]):
                 problems.append(f"{path}: {problem}")
             elif not problem:
                 readings.keep(path, looks[path])

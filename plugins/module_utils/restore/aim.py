@@ -9,7 +9,8 @@ from __future__ import annotations
 import typing as t
 from datetime import datetime
 
-from ..backup.repository import Backup, Repository, parse_time
+from ..backup.engine import Engine
+from ..backup.repository import Backup, parse_time
 from ..backup.wal import format_lsn, parse_lsn
 from ..backup.wal_markers import Marker, markers
 from ..errors import MaintenanceError
@@ -57,24 +58,25 @@ def is_on_line(marker: Marker, wal: WalRange) -> bool:
 def take_aim(
     target: Target,
     backups: t.Sequence[Backup],
-    repository: Repository,
+    engine: Engine,
     *,
     archive: str,
     bin_dir: str,
     timeline: int = 0,
 ) -> Aim:
-    """The newest of *backups* from which *target* can be reached; raises MaintenanceError that says why none can be."""
+    """The newest of *backups*, made by *engine*, from which *target* can be reached; raises MaintenanceError that says
+    why none can be. *archive* is the WAL archive, for an engine that has none of its own."""
     refusals = []
     for backup in reversed(backups):
-        wal = WalRange(backup, archive, bin_dir, timeline)
-        noted = markers(repository, wal.identifier)
+        wal = WalRange(backup, engine.wal_of(backup, archive), bin_dir, timeline)
+        noted = markers(engine.repository, wal.identifier)
         try:
             return _aim_from(target, backup, wal, noted)
         except TooEarlyError as error:
             refusals.append(f"{backup.label}: {error}")
     raise MaintenanceError(
         f"restore to {target}",
-        where=repository.directory,
+        where=engine.repository.directory,
         expected="a backup that was finished before that point",
         observed="; ".join(refusals[:3]) or "there is no backup",
         advice="Choose a later point; the one of the oldest backup is the earliest that can be restored.",
@@ -133,7 +135,7 @@ def _refuse_lost(wal: WalRange, noted: list[Marker]) -> None:
     what += [f"the row of {beyond[-1].time.isoformat()} was written at {format_lsn(beyond[-1].lsn)}"] if beyond else []
     raise MaintenanceError(
         "restore to the newest point",
-        where=", ".join(wal.directories),
+        where=wal.source.where,
         expected="WAL without a gap from the backup to what was written last",
         observed=f"{wal.reach.missing} is missing; {'; '.join(what)}",
         advice=f"Look for {wal.reach.missing} elsewhere (pg_wal of the server, a standby, an off-site copy) and put it "
@@ -146,7 +148,7 @@ def _beyond(target: Target, wal: WalRange, why: str) -> MaintenanceError:
     gap = f"; {wal.reach.missing} is missing" if wal.behind_gap else ""
     return MaintenanceError(
         f"restore to {target}",
-        where=", ".join(wal.directories),
+        where=wal.source.where,
         expected="a point within the WAL that there is",
         observed=f"{why}{gap}",
         advice="Choose an earlier point, or newest; or bring the missing WAL into the archive.",

@@ -13,14 +13,15 @@ import typing as t
 
 from ..backup.engine import Engine
 from ..backup.repository import Backup, bytes_used
+from ..backup.wal import parse_lsn
 from ..errors import MaintenanceError
-from ..processes import run
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
 from . import content
 from .live_cluster import Live
 from .scratch_cluster import ScratchCluster
 from .scratch_directory import scratch_directory
+from .wal_range import WalRange
 
 # Room for WAL that recovery recycles, for sorts and for the log.
 _MARGIN_BYTES = 96 << 20
@@ -103,10 +104,8 @@ def _verify(plan: Plan, part: Part) -> bool:
 
 def bytes_needed(plan: Plan) -> int:
     """An upper bound of what the scratch cluster takes."""
-    chain = [plan.engine.repository.backup(label) for label in plan.backup.chain]
-    base = sum(bytes_used(backup.path("base")) for backup in chain)
-    wal = bytes_used(plan.backup.path("wal"))
-    return base * (2 if plan.restore_dump else 1) + 2 * wal + _MARGIN_BYTES
+    base = plan.engine.restored_bytes(plan.backup)
+    return base * (2 if plan.restore_dump else 1) + 2 * _wal(plan).own_bytes + _MARGIN_BYTES
 
 
 def _has_room(plan: Plan, part: Part) -> bool:
@@ -128,7 +127,7 @@ def _restore(plan: Plan, cluster: ScratchCluster, part: Part) -> float | None:
     with _phase(part, "restore"):
         os.mkdir(cluster.data, 0o700)
         plan.engine.restore(plan.backup.label, cluster.data)
-        cluster.take_wal(plan.backup.path("wal"))
+        _wal(plan).source.provide(cluster)
     with _phase(part, "replay"):
         _require_identity(plan, cluster)
         _refuse_new_tablespaces(plan)
@@ -177,21 +176,19 @@ def _require_identity(plan: Plan, cluster: ScratchCluster) -> None:
 
 def _refuse_new_tablespaces(plan: Plan) -> None:
     """Replaying CREATE TABLESPACE would write to the place that the live cluster uses."""
-    metadata = plan.backup.metadata
-    command = [
-        os.path.join(plan.bin_dir, "pg_waldump"), f"--path={plan.backup.path('wal')}",
-        f"--timeline={metadata['timeline']}", f"--start={metadata['start_lsn']}",
-        f"--end={metadata['restore_point']['lsn']}", "--rmgr=Tablespace",
-    ]  # fmt: skip
-    said = run(command, what="look for new tablespaces in the WAL with pg_waldump").stdout
-    if "CREATE" in said:
+    found = _wal(plan).new_tablespace(until=parse_lsn(plan.backup.metadata["restore_point"]["lsn"]))
+    if found:
         raise MaintenanceError(
             "keep the restored cluster to itself",
             where=plan.backup.directory,
-            expected="no tablespace that was created while the backup was made",
-            observed=said.strip().splitlines()[0][-200:],
+            expected="no tablespace outside of the data directory that was created while the backup was made",
+            observed=found[-200:],
             advice="Make another backup, then run this again.",
         )
+
+
+def _wal(plan: Plan) -> WalRange:
+    return WalRange(plan.backup, plan.engine.wal_of(plan.backup), plan.bin_dir)
 
 
 def _examine(plan: Plan, cluster: ScratchCluster, part: Part) -> None:

@@ -41,7 +41,6 @@ class Wish(t.NamedTuple):
 
     engine: Engine
     aim: Aim
-    archive: str
     place: Place
     bin_dir: str
     user: str
@@ -94,7 +93,7 @@ def _configure(wish: Wish, cluster: ScratchCluster) -> None:
         libraries = str(wish.aim.backup.metadata["settings"].get("shared_preload_libraries") or "").split(",")
         passive = [name.strip() for name in libraries if name.strip() in PASSIVE_LIBRARIES]
         told["shared_preload_libraries"] = ",".join(passive)
-    replay.configure(wish.aim, wish.archive, cluster, **told)
+    replay.configure(wish.aim, cluster, **told)
 
 
 def _look(wish: Wish, cluster: ScratchCluster, recovered: replay.Recovered, part: Part) -> None:

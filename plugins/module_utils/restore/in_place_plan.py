@@ -122,8 +122,8 @@ def _show_place(wish: Wish, found: Journal | None, part: Part) -> None:
 def _show_start(wish: Wish, part: Part) -> None:
     place = wish.place
     kept = wish.configuration == "kept" and os.path.isdir(place.data)
-    source = place.data if kept else wish.aim.backup.path("base")
-    has_own = os.path.exists(os.path.join(source, "postgresql.conf"))
+    name = "postgresql.conf"
+    has_own = os.path.exists(os.path.join(place.data, name)) if kept else wish.engine.holds(wish.aim.backup, name)
     part.require(
         "how the server is started",
         bool(wish.start_command) or has_own,

@@ -12,7 +12,7 @@ import typing as t
 from contextlib import nullcontext
 from datetime import datetime
 
-from ..backup.repository import Repository
+from ..backup.engine import Engine
 from ..backup.wal_archive import directory_of
 from ..errors import MaintenanceError
 from ..quantities import human_bytes
@@ -42,18 +42,17 @@ def read_target(text: str) -> Target:
 class Beyond:
     """The target beyond the newest backup, with the WAL archive that leads there; with ``backup`` there is none."""
 
-    def __init__(self, params: t.Mapping[str, t.Any], repository: Repository, state: State) -> None:
+    def __init__(self, params: t.Mapping[str, t.Any], engine: Engine, state: State) -> None:
         self.target = read_target(params["target"])
-        self.repository = repository
+        self.engine = engine
+        self.repository = engine.repository
         self.identifier = str(state.backup.metadata["system_identifier"])
-        self.archive = directory_of(params["wal_archive"], self.identifier)
+        self.archive = directory_of(params["wal_archive"], self.identifier) if params["wal_archive"] else ""
 
     def aim(self, bin_dir: str) -> Aim:
         """The backup that leads to the target, and its WAL."""
-        backups = [
-            one for one in self.repository.backups() if str(one.metadata["system_identifier"]) == self.identifier
-        ]
-        return take_aim(self.target, backups, self.repository, archive=self.archive, bin_dir=bin_dir)
+        backups = [one for one in self.engine.list() if str(one.metadata["system_identifier"]) == self.identifier]
+        return take_aim(self.target, backups, self.engine, archive=self.archive, bin_dir=bin_dir)
 
     def newest_commit(self, bin_dir: str) -> datetime | None:
         """When the last commit was made that the WAL archive leads to, where that is the target."""
@@ -68,7 +67,7 @@ class Beyond:
             aim = self.aim(plan.bin_dir)
             other = aim.backup != plan.backup
             with self.repository.in_use(aim.backup.label, dict(plan.holder)) if other else nullcontext():
-                seconds = prove_target(plan, aim, self.archive, part)
+                seconds = prove_target(plan, aim, part)
         except MaintenanceError as error:
             part.require(
                 f"restore to the target {self.target.kind}",
@@ -81,7 +80,7 @@ class Beyond:
         return None if part.failures() else seconds
 
 
-def prove_target(plan: Plan, aim: Aim, archive: str, part: Part) -> float | None:
+def prove_target(plan: Plan, aim: Aim, part: Part) -> float | None:
     """Restore to the target in a scratch cluster, look at it and remove it; returns the seconds until it answered."""
     replay.refuse_new_tablespaces(aim)
     if not _has_room(plan, aim, part):
@@ -90,7 +89,7 @@ def prove_target(plan: Plan, aim: Aim, archive: str, part: Part) -> float | None
         cluster = ScratchCluster(directory, plan.bin_dir, plan.user)
         try:
             seconds = replay.lay_down(plan.engine, aim, cluster)
-            replay.configure(aim, archive, cluster)
+            replay.configure(aim, cluster)
             recovered = replay.start(aim, cluster, plan.timeout, part)
             if recovered is None:
                 return None

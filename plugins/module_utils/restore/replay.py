@@ -9,16 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
-import sys
 import time
 import typing as t
 from datetime import datetime, timezone
 
 from .. import postgresql
-from ..backup import archiving
 from ..backup.engine import Engine
-from ..backup.repository import bytes_used
 from ..errors import MaintenanceError
 from ..quantities import human_seconds
 from ..result import Part
@@ -30,7 +26,6 @@ from .targets import is_reached, settings
 _WAL_AT_MOST = 2 << 30
 _MARGIN_BYTES = 96 << 20
 
-_PYTHON = "/usr/bin/python3"
 _FETCHED = re.compile(r"wellkept: fetched \S+ in (\d+\.\d+) s")
 _STAMP = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC .*"
 _LAST = re.compile(r"last completed transaction was at log time (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)\+00")
@@ -64,16 +59,15 @@ def lay_down(engine: Engine, aim: Aim, cluster: ScratchCluster) -> dict[str, flo
     os.mkdir(cluster.data, 0o700)
     engine.restore(aim.backup.label, cluster.data)
     middle = time.monotonic()
-    cluster.take_wal(aim.backup.path("wal"))
-    cluster.write("wal_helper.py", archiving.source().decode())
+    aim.wal.source.provide(cluster)
     laid, wal = middle - began, time.monotonic() - middle
     if len(aim.backup.chain) > 1:
         return {"fetch": wal, "unpack": laid}
     return {"fetch": laid + wal, "unpack": 0.0}
 
 
-def configure(aim: Aim, archive: str, cluster: ScratchCluster, **others: str) -> None:
-    """Tell the server where its WAL is and where to stop."""
+def configure(aim: Aim, cluster: ScratchCluster, **others: str) -> None:
+    """Tell the server where to stop."""
     metadata = aim.backup.metadata
     found = cluster.control_data().get("Database system identifier", "none")
     if found != aim.wal.identifier:
@@ -88,7 +82,6 @@ def configure(aim: Aim, archive: str, cluster: ScratchCluster, **others: str) ->
     told = {
         **settings(aim.target),
         "recovery_target_timeline": str(aim.wal.timeline),
-        "restore_command": restore_command(aim.wal.identifier, archive),
         # So that restartpoints remove what was replayed: there may be far more WAL than room.
         "max_wal_size": "1GB",
         "log_line_prefix": "%m [%p] ",
@@ -108,30 +101,14 @@ def refuse_new_tablespaces(aim: Aim) -> None:
             where=aim.backup.directory,
             expected="no tablespace outside of the data directory that was created since the backup",
             observed=found[:200],
-            advice="The engine core does not support such tablespaces; restore to a point before it was created.",
+            advice="Such tablespaces are not supported: restore to a point before it was created.",
         )
 
 
 def bytes_needed(aim: Aim, engine: Engine) -> int:
     """An upper bound of what the restored cluster takes while it is recovered."""
-    chain = [engine.repository.backup(label) for label in aim.backup.chain]
-    base = sum(bytes_used(backup.path("base")) for backup in chain)
     replayed = min(len(aim.wal.reach.names) * aim.wal.segment_bytes, _WAL_AT_MOST)
-    return base + replayed + bytes_used(aim.backup.path("wal")) + _MARGIN_BYTES
-
-
-def restore_command(identifier: str, archive: str) -> str:
-    """Fetch from the archive first: the last segment beside a backup may have been cut where the backup ended."""
-    python = _PYTHON if os.path.exists(_PYTHON) else sys.executable
-    words = [python, "-I", "-S", "../wal_helper.py", "fetch", identifier]
-    places = [*([archive] if archive else []), "../wal"]
-    return " ".join(
-        [*map(_quoted, words), '"%f"', '"%p"', *map(_quoted, places)],
-    )
-
-
-def _quoted(word: str) -> str:
-    return shlex.quote(word).replace("%", "%%")
+    return engine.restored_bytes(aim.backup) + replayed + aim.wal.own_bytes + _MARGIN_BYTES
 
 
 def start(aim: Aim, cluster: ScratchCluster, timeout: float, part: Part) -> Recovered | None:

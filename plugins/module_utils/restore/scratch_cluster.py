@@ -63,6 +63,13 @@ class ScratchCluster:
         self.socket_directory = ""
         self.superuser = ""
         self.process: subprocess.Popen[bytes] | None = None
+        self._fetching: dict[str, str] = {}
+        self._environment: dict[str, str] = {}
+
+    def fetch_wal_by(self, restore_command: str, environment: t.Mapping[str, str] | None = None) -> None:
+        """Let recovery fetch WAL by *restore_command*, which finds secrets in its *environment*."""
+        self._fetching = {"restore_command": restore_command}
+        self._environment = dict(environment or {})
 
     def take_wal(self, source: str) -> None:
         """Make the segments in the backup's directory *source* available to recovery."""
@@ -88,6 +95,7 @@ class ScratchCluster:
         self.socket_directory = short_socket_directory(self.directory)
         settings = {
             **scratch_settings(version, libraries, self.control_data()),
+            **self._fetching,
             **target,
             "hba_file": os.path.join(self.directory, "hba.conf"),
             "ident_file": os.path.join(self.directory, "ident.conf"),
@@ -122,7 +130,7 @@ class ScratchCluster:
                 stdout=descriptor,
                 stderr=descriptor,
                 cwd=self.directory,
-                env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+                env={**os.environ, "LC_ALL": "C", "TZ": "UTC", **self._environment},
                 start_new_session=True,
             )
         finally:

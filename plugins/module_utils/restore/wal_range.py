@@ -12,10 +12,11 @@ import tempfile
 import typing as t
 from datetime import datetime, timezone
 
-from ..backup import wal_archive, wal_helper
+from ..backup import wal_archive
 from ..backup.repository import Backup
-from ..backup.wal import SEGMENT_NAME, parse_lsn
+from ..backup.wal import parse_lsn
 from ..backup.wal_archive import Lineage, Reach
+from ..backup.wal_source import WalSource
 from ..errors import MaintenanceError
 from ..processes import run
 
@@ -35,29 +36,28 @@ class Commit(t.NamedTuple):
 class WalRange:
     """WAL from the start of *backup* on, along the timelines that lead to *timeline* (0: the newest that it can reach).
 
-    *archive* is the directory of one cluster in the WAL archive; empty when there is none.
+    *source* has the WAL that came with the backup, and what was archived.
     """
 
-    def __init__(self, backup: Backup, archive: str, bin_dir: str, timeline: int = 0) -> None:
+    def __init__(self, backup: Backup, source: WalSource, bin_dir: str, timeline: int = 0) -> None:
         self.backup = backup
+        self.source = source
         self.bin_dir = bin_dir
         self.identifier = str(backup.metadata["system_identifier"])
         self.segment_bytes = int(backup.metadata["settings"]["wal_segment_size"])
         self.start = parse_lsn(backup.metadata["start_lsn"])
         self.consistent = parse_lsn(backup.metadata["stop_lsn"])
-        self.directories = [*([archive] if archive else []), backup.path("wal")]
-        self.line = self._lineage(archive, timeline)
+        self.line = self._lineage(timeline)
         self.timeline = self.line[-1][0]
-        self.present = {segment.name for segment in wal_archive.segments(archive)} if archive else set()
-        self.present |= {name for name in os.listdir(backup.path("wal")) if SEGMENT_NAME.fullmatch(name)}
+        self.present = source.names()
         self.reach: Reach = wal_archive.reach(self.present, self.start, self.line, self.segment_bytes)
         self.behind_gap = wal_archive.later_than_gap(self.present, self.reach, self.line, self.segment_bytes)
 
-    def _lineage(self, archive: str, timeline: int) -> Lineage:
+    def _lineage(self, timeline: int) -> Lineage:
         own = int(self.backup.metadata["timeline"])
-        known = [timeline] if timeline else reversed(wal_archive.timelines(archive) if archive else [])
+        known = [timeline] if timeline else reversed(self.source.timelines())
         for candidate in known:
-            line = wal_archive.lineage(self.directories, candidate)
+            line = self.source.lineage(candidate)
             if any(tli == own and (left is None or left >= self.consistent) for tli, left in line):
                 return line
         if timeline:
@@ -67,7 +67,16 @@ class WalRange:
                 observed=f"the backup is on timeline {own}, which that one left earlier or never had",
                 advice="Name another timeline, or another backup.",
             )
-        return wal_archive.lineage(self.directories, own)
+        return self.source.lineage(own)
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of the segments from the start of the backup to its restore point."""
+        return self._count_to(parse_lsn(self.backup.metadata["restore_point"]["lsn"])) * self.segment_bytes
+
+    def _count_to(self, position: int) -> int:
+        """How many segments there are from the start to the byte before *position*."""
+        return max(position - 1, self.start) // self.segment_bytes - self.start // self.segment_bytes + 1
 
     def newest_commit(self) -> Commit | None:
         """The last commit that can be reached without a gap."""
@@ -92,9 +101,11 @@ class WalRange:
                 return lsn
         return ""
 
-    def new_tablespace(self) -> str:
-        """A tablespace outside of the data directory that was created in this WAL; empty when there is none."""
-        for _xid, _lsn, words in self._records("Tablespace", self.reach.names):
+    def new_tablespace(self, until: int = 0) -> str:
+        """A tablespace outside of the data directory that was created in this WAL, up to the position *until* if given;
+        empty when there is none."""
+        count = self._count_to(until) if until else None
+        for _xid, _lsn, words in self._records("Tablespace", self.reach.names[:count]):
             if re.match(r'CREATE \d+ "/', words):
                 return words
         return ""
@@ -115,7 +126,7 @@ class WalRange:
         found = set()
         with tempfile.TemporaryDirectory(prefix="wellkept-wal-") as directory:
             for name in chunk:
-                self.fetch(name, os.path.join(directory, name))
+                self.source.fetch(name, os.path.join(directory, name))
             # By timeline: pg_waldump goes along one only.
             for timeline in sorted({name[:8] for name in chunk}):
                 ours = [name for name in chunk if name[:8] == timeline]
@@ -127,16 +138,3 @@ class WalRange:
                 said = run(command, accept=(0, 1), environment={"TZ": "UTC"}, what="read WAL with pg_waldump").stdout
                 found |= set(_RECORD.findall(said))
         return found
-
-    def fetch(self, name: str, path: str) -> None:
-        try:
-            wal_helper.fetch(name, path, self.directories, self.identifier)
-        except (FileNotFoundError, wal_helper.RefusedError) as error:
-            raise MaintenanceError(
-                f"read the WAL segment {name}",
-                where=", ".join(self.directories),
-                expected="the segment as it was archived",
-                observed=str(error),
-                advice="Restore to a point before it, or look for a copy of this segment elsewhere (a standby, an "
-                "off-site copy); then make a new full backup.",
-            ) from None
