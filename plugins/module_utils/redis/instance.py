@@ -46,7 +46,7 @@ def copy(
         after: dict[str, str] = {}
         # Right after the server has forked, and before the bytes come.
         taken = snapshot.take(login, path, timeout=timeout, at_point=lambda: after.update(server.info()))
-        _require_same_server(server, facts, after)
+        _require_same_server(server, taken.replication_id, after)
     counted = keyspace.parse(after)
     # A replica counts the stream of its master.
     changed = int(after["master_repl_offset"]) - taken.offset
@@ -110,12 +110,13 @@ def _mark(server: Redis, label: str, kept_for: timedelta | None, role: str) -> t
     return {**marker, "expires": format_time(datetime.now(timezone.utc) + kept_for)}, ""
 
 
-def _require_same_server(server: Redis, facts: t.Mapping[str, t.Any], after: t.Mapping[str, str]) -> None:
-    if after.get("run_id", "") != facts["run_id"]:
+def _require_same_server(server: Redis, replication_id: str, after: t.Mapping[str, str]) -> None:
+    """The copy came by another connection, which may have led to another server."""
+    if after.get("master_replid") != replication_id:
         raise MaintenanceError(
             "take a copy of all data",
             where=server.where,
             expected="one server from the beginning to the end",
-            observed="another one answers at this address now",
+            observed="the copy is another one's",
             advice="Run it again; name the server itself, not a balancer in front of several.",
         )
