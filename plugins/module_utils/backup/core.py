@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ..errors import MaintenanceError
-from .creation import Creation
+from .core_creation import CoreCreation
 from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
 from .programs import run_program
 from .remembered import Remembered
@@ -58,7 +58,7 @@ class CoreEngine(Engine):
         parent = self.repository.backup(order.parent) if order.parent else None
         label = new_label(order.type, order.started)
         with _told_when_full(self.repository), self.repository.new(label, holder) as directory:
-            creation = Creation(
+            creation = CoreCreation(
                 params,
                 order,
                 bin_dir=self.bin_dir,
