@@ -49,6 +49,11 @@ class Target:
     def __init__(self, directory: str) -> None:
         self.directory = directory
 
+    def wants(self, path: str) -> bool:
+        """Whether the entry *path* of the source is to be copied."""
+        del path
+        return True
+
     def make_directory(self, path: str) -> None:
         os.mkdir(self._place(path), 0o700)
 
@@ -117,6 +122,8 @@ def _device(path: str) -> int:
 def _copy_directory(source: int, target: Target, below: str, copied: Copied) -> None:
     for name in sorted(os.listdir(source)):
         path = os.path.join(below, name)
+        if not target.wants(path):
+            continue
         try:
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):

@@ -26,17 +26,22 @@ from .programs import guarded
 from .ssh import Remote
 
 _WHAT = "copy files from the host of the cluster"
+_ALL = r"(?s:.*)"
 _LENGTH_BYTES = 8
 _LONGEST_FRAME = 2 << 20
 
 # Added to the source of ``files``, it is the program that runs there.
 _SENDER = r"""
 
-import json, sys
+import json, re, sys
 
 class Stream(Target):
-    def __init__(self):
+    def __init__(self, only):
         self.out = sys.stdout.buffer
+        self.only = re.compile(only)
+
+    def wants(self, path):
+        return bool(self.only.fullmatch(path))
 
     def send(self, letter, content):
         self.out.write(letter + len(content).to_bytes(8, "big") + content)
@@ -52,8 +57,8 @@ class Stream(Target):
     def forget(self, path):
         self.send(b"X", os.fsencode(path))
 
-task, source = json.load(sys.stdin)
-stream = Stream()
+task, source, only = json.load(sys.stdin)
+stream = Stream(only)
 try:
     answer = copy_to(source, stream)._asdict() if task == "copy" else tree_bytes(source)
     stream.send(b"E", json.dumps(answer).encode())
@@ -82,10 +87,13 @@ class RemoteFiles:
                     return int(json.loads(content))
         raise AssertionError("the stream ends by an answer, or raises")
 
-    def copy_tree(self, source: str, target: str) -> Copied:
-        """Copy the directory *source* there to the new directory *target* here; raises OSError like the local copy."""
+    def copy_tree(self, source: str, target: str, only: str = _ALL) -> Copied:
+        """Copy the directory *source* there to the new directory *target* here; raises OSError like the local copy.
+
+        Of what is in it, those paths are copied that the pattern *only* matches, and their directories.
+        """
         arrived = _Arrived(target)
-        with contextlib.closing(arrived), self._asked("copy", source) as frames:
+        with contextlib.closing(arrived), self._asked("copy", source, only) as frames:
             for letter, content in frames:
                 if letter == b"E":
                     copied = Copied(**json.loads(content))
@@ -95,7 +103,7 @@ class RemoteFiles:
         raise AssertionError("the stream ends by an answer, or raises")
 
     @contextlib.contextmanager
-    def _asked(self, task: str, source: str) -> t.Iterator[t.Iterator[tuple[bytes, bytes]]]:
+    def _asked(self, task: str, source: str, only: str = _ALL) -> t.Iterator[t.Iterator[tuple[bytes, bytes]]]:
         program = source_of(files).decode() + _SENDER
         command = guarded([*ssh.command(self.remote), ssh.python_reading_program()])
         with tempfile.TemporaryFile() as said:
@@ -103,7 +111,7 @@ class RemoteFiles:
             try:
                 assert process.stdin and process.stdout  # noqa: S101 - for the type checker
                 with contextlib.suppress(BrokenPipeError):  # its words say why
-                    process.stdin.write(ssh.framed(program) + json.dumps([task, source]).encode())
+                    process.stdin.write(ssh.framed(program) + json.dumps([task, source, only]).encode())
                     process.stdin.close()
                 yield self._frames(process.stdout, said)
             finally:
