@@ -22,7 +22,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path == "/drip":
             self._drip()
         elif path == "/hang":
-            time.sleep(60)
+            time.sleep(600)
         elif path == "/broken":
             self._answer(200, b"short", length=1000)
         elif path == "/error":
@@ -48,7 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.send_response(200)
             self.end_headers()
-            for _attempt in range(300):
+            for _attempt in range(6000):
                 self.wfile.write(b"x")
                 time.sleep(0.1)
 
