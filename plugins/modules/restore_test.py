@@ -14,7 +14,8 @@ version_added: "0.1.0"
 description:
   - Verifies the newest backup that the module M(wellkept.maintenance.backup) made, restores it into a scratch cluster
     on the same host, replays its WAL to the restore point at which the content of the live cluster was recorded, and
-    compares every table with that record by its count of rows and a fingerprint that does not depend on their order.
+    compares every table with that record by its count of rows and a fingerprint that does not depend on their order,
+    and schema, sequences, extensions, roles and their rights with what was listed.
   - Then lets C(pg_amcheck) look at all tables and indexes, asks the given assertions, restores the dump of every
     database and compares it too.
   - Measures how much would be lost now (RPO) and how long the restore took (RTO), and fails when a target is missed.
@@ -117,6 +118,47 @@ options:
       expected:
         description: The expected value as text; V(true), V(false) and V(null) stand for those.
         type: str
+      min:
+        description: The value is a number, this or more.
+        type: str
+      max:
+        description: The value is a number, this or less.
+        type: str
+      max_age:
+        description:
+          - The value is a time, such as that of the newest row, and at the point that was restored not older than this.
+          - A time without its zone is taken for UTC.
+        type: str
+  restore_files:
+    description: Lay down the application files of the backup, too, and hold each against what was recorded of it.
+    type: bool
+    default: true
+  files:
+    description:
+      - Queries that name files. Every file that a row names must be among the restored files, with its content. Files
+        that no row names are counted.
+      - Files that are written, changed or removed in the moments in which the backup copies them may be missed.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: What the files are, in words.
+        type: str
+        required: true
+      database:
+        description: Database to ask.
+        type: str
+        required: true
+      query:
+        description:
+          - Query that gives a path, its SHA-256 (as C(bytea), or as hexadecimal text) and, in a third column if there is
+            one, its bytes. Rows whose path is null are passed over. It runs in a transaction that cannot write.
+        type: str
+        required: true
+      root:
+        description: Directory that the paths are relative to. It is one that the backup holds, or lies below one.
+        type: path
         required: true
 notes:
   - When the live server cannot be asked, the restore test is still carried out. That the scratch cluster is not the
@@ -149,8 +191,17 @@ EXAMPLES = r"""
     assertions:
       - name: there are students
         database: learning
-        query: SELECT count(*) > 0 FROM student
-        expected: "true"
+        query: SELECT count(*) FROM student
+        min: 1
+      - name: somebody was here today
+        database: learning
+        query: SELECT max(last_seen_at) FROM student
+        max_age: 1d
+    files:
+      - name: submissions
+        database: learning
+        query: SELECT path, sha256, bytes FROM submission
+        root: /srv/app/uploads
 """
 
 RETURN = r"""
@@ -199,10 +250,13 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import stores_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, refuse
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import (
+    assertions,
+    file_rows,
     live_cluster,
     objectives,
     proof,
@@ -230,17 +284,9 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "restore_dump": {"type": "bool", "default": True},
     "target": {"type": "str", "default": "backup"},
     "wal_archive": {"type": "path", "default": ""},
-    "assertions": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "name": {"type": "str", "required": True},
-            "database": {"type": "str", "required": True},
-            "query": {"type": "str", "required": True},
-            "expected": {"type": "str", "required": True},
-        },
-    },
+    "assertions": assertions.OPTION,
+    "restore_files": {"type": "bool", "default": True},
+    "files": file_rows.OPTION,
 }
 DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
 PROGRAMS = (
@@ -315,6 +361,8 @@ def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bi
         heap_all_indexed=params["heap_all_indexed"],
         restore_dump=params["restore_dump"],
         assertions=params["assertions"],
+        stores=[one for one in stores_of(state.backup, params) if one.holds_directories and params["restore_files"]],
+        files=params["files"],
         wanted=proof.closeness(params),
         holder={"run": params["run_id"], "activity": "restore_test"},
     )
@@ -362,6 +410,9 @@ def refuse_bad_options(module: AnsibleModule) -> None:
         )
     for name in DURATIONS:
         read_duration(module.params, name)
+    assertions.refuse_bad(module.params["assertions"])
+    if module.params["files"] and not module.params["restore_files"]:
+        refuse("files", expected="restore_files: true, for files to compare rows with", observed="restore_files: false")
 
 
 def main() -> None:

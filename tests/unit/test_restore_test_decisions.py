@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.content import normal
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.assertions import normal
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.proof import why_due
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import (
     configuration,

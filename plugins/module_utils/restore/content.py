@@ -21,7 +21,6 @@ from .scratch_cluster import ScratchCluster
 _WORKBENCH = "wellkept_workbench"
 _JOBS = str(min(4, os.cpu_count() or 1))
 _SHOWN = 5
-_STATEMENT_TIMEOUT = "10min"
 
 # Entries of a dump that are computed from other data when restored, or reach beyond the cluster.
 _LEFT_OUT_OF_DUMP = re.compile(r"^\d+; \d+ \d+ (MATERIALIZED VIEW DATA|SUBSCRIPTION|EVENT TRIGGER) ")
@@ -160,37 +159,6 @@ def check_structure(cluster: ScratchCluster, heap_all_indexed: bool, part: Part)
     )
     if seen:
         part.metric("pages_checked", int(seen[-1][2]), "count")
-
-
-def check_assertions(cluster: ScratchCluster, assertions: t.Sequence[t.Mapping[str, t.Any]], part: Part) -> None:
-    """Each assertion's query must give the expected value."""
-    for assertion in assertions:
-        try:
-            observed = _answer(cluster, assertion)
-        except MaintenanceError as error:
-            observed = error.observed
-        part.require(
-            f"assertion {assertion['name']} in {assertion['database']}",
-            observed == normal(assertion["expected"]),
-            expected=normal(assertion["expected"]),
-            observed=observed,
-            advice="Ask the live cluster the same; correct the assertion if its expectation is out of date.",
-        )
-
-
-def _answer(cluster: ScratchCluster, assertion: t.Mapping[str, t.Any]) -> str:
-    with contextlib.closing(cluster.connect(assertion["database"])) as connection:
-        postgresql.query(connection, f"SET statement_timeout = '{_STATEMENT_TIMEOUT}'")
-        postgresql.query(connection, "BEGIN READ ONLY")
-        return normal(postgresql.value(connection, assertion["query"]))
-
-
-def normal(value: t.Any) -> str:
-    """A value as it is compared: ``True`` → ``true``, None → ``null``, anything else by its text."""
-    if value is None:
-        return "null"
-    text = str(value)
-    return text.lower() if text in ("True", "False") else text
 
 
 def check_dumps(

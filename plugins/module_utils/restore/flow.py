@@ -12,12 +12,17 @@ import time
 import typing as t
 
 from ..backup.engine import Engine
-from ..backup.repository import Backup, bytes_used
+from ..backup.repository import Backup, bytes_used, parse_time
+from ..backup.stores.store import Store
 from ..backup.wal import parse_lsn
+from ..catalog import record
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
 from . import content
+from .assertions import check_assertions
+from .catalog_checks import check_catalogs
+from .file_rows import check_files
 from .live_cluster import Live
 from .scratch_cluster import ScratchCluster
 from .scratch_directory import scratch_directory
@@ -42,6 +47,9 @@ class Plan(t.NamedTuple):
     heap_all_indexed: bool = False
     restore_dump: bool = True
     assertions: t.Sequence[t.Mapping[str, t.Any]] = ()
+    # What holds the application's directories in this backup, and the queries that name files in them.
+    stores: t.Sequence[Store] = ()
+    files: t.Sequence[t.Mapping[str, str]] = ()
     # What the options ask to look at, in the words of the proof.
     wanted: t.Sequence[str] = ()
     holder: t.Mapping[str, t.Any] = {}
@@ -105,7 +113,8 @@ def _verify(plan: Plan, part: Part) -> bool:
 def bytes_needed(plan: Plan) -> int:
     """An upper bound of what the scratch cluster takes."""
     base = plan.engine.restored_bytes(plan.backup)
-    return base * (2 if plan.restore_dump else 1) + 2 * _wal(plan).own_bytes + _MARGIN_BYTES
+    files = sum(entry["bytes"] for entry in plan.backup.metadata["application_files"]) if plan.stores else 0
+    return base * (2 if plan.restore_dump else 1) + 2 * _wal(plan).own_bytes + files + _MARGIN_BYTES
 
 
 def _has_room(plan: Plan, part: Part) -> bool:
@@ -201,10 +210,15 @@ def _examine(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
             content.check_content(cluster, recorded, part)
         else:
             _say_not_compared(metadata, part)
+        catalog = record.read(plan.backup.path(record.FILE))
+        check_catalogs(cluster, catalog, metadata["marker"]["database"], part)
     if plan.amcheck:
         with _phase(part, "amcheck"):
             content.check_structure(cluster, plan.heap_all_indexed, part)
-    content.check_assertions(cluster, plan.assertions, part)
+    check_assertions(cluster, plan.assertions, parse_time(metadata["restore_point"]["time"]), part)
+    if plan.stores or plan.files:
+        with _phase(part, "files"):
+            check_files(plan.stores, plan.backup, plan.files, cluster, part)
     dumps = {name: plan.backup.path(facts["file"]) for name, facts in metadata["databases"].items()}
     if plan.restore_dump and dumps and recorded:
         with _phase(part, "dump"):

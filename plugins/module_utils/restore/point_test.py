@@ -13,12 +13,14 @@ from contextlib import nullcontext
 from datetime import datetime
 
 from ..backup.engine import Engine
+from ..backup.repository import parse_time
 from ..backup.wal_archive import directory_of
 from ..errors import MaintenanceError
 from ..quantities import human_bytes
 from ..result import Part
 from . import content, replay
 from .aim import Aim, take_aim
+from .assertions import check_assertions
 from .flow import Plan
 from .proof import State
 from .scratch_cluster import ScratchCluster
@@ -106,17 +108,14 @@ def prove_target(plan: Plan, aim: Aim, part: Part) -> float | None:
                     advice="Nothing was written to it; look at scratch_dir.",
                 )
             replay.check_markers(aim, recovered, cluster, part)
-            content.check_assertions(cluster, [_at_target(one) for one in plan.assertions], part)
+            moment = recovered.time or parse_time(aim.backup.metadata["restore_point"]["time"])
+            check_assertions(cluster, plan.assertions, moment, part, where=", at the target,")
             if plan.amcheck:
                 _check_structure(plan, cluster, part)
             seconds["checks"] = time.monotonic() - began
         finally:
             cluster.stop()
     return replay.record_seconds(seconds, part, prefix="target_")
-
-
-def _at_target(assertion: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    return {**assertion, "name": f"{assertion['name']}, at the target,"}
 
 
 def _check_structure(plan: Plan, cluster: ScratchCluster, part: Part) -> None:

@@ -35,10 +35,11 @@ class State(t.NamedTuple):
 
 def closeness(params: t.Mapping[str, t.Any]) -> list[str]:
     """What the options ask to look at, beyond what is always looked at."""
-    names = [name for name in ("amcheck", "heap_all_indexed", "restore_dump") if params[name]]
+    names = [name for name in ("amcheck", "heap_all_indexed", "restore_dump", "restore_files") if params[name]]
     if params["target"] != "backup":
         names.append(f"{TARGET}{params['target']}")
-    return names + [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
+    names += [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
+    return names + [f"files {one['name']}" for one in params["files"]]
 
 
 def why_due(proof: t.Mapping[str, t.Any] | None, wanted: t.Sequence[str], interval: float, now: datetime) -> str:
