@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,28 @@ def test_somebody_who_waits_on_a_rebuild_is_let_through_and_the_rebuild_is_tried
     }
     assert site.invalid() == []
     assert site.indexes()["public.gated_id"][1:] == before["public.gated_id"][1:]
+
+
+def test_a_standstill_of_the_machine_costs_no_rebuild(site: ReindexSite) -> None:
+    """Afterwards the last look is old, and yet nobody is blind."""
+    site.make("DROP TABLE gated; DROP FUNCTION through_the_gate")
+    site.make(GATED)
+    with site.closed_gate() as open_gate:
+        options = site.options(tables=["public.gated"], max_block="3s", amcheck=False)
+        process = module_process("postgresql_reindex", options)
+        site.until_rebuild_waits_at_the_gate()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        [(now,)] = site.server.sql("SELECT clock_timestamp()::text")
+        process.send_signal(signal.SIGCONT)
+        site.until(
+            "EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'wellkept reindex' "
+            f"AND query LIKE '%pg_blocking_pids%' AND query_start > timestamptz '{now}')"
+        )
+        open_gate()
+    shown = json.loads(process.communicate(timeout=120)[0])
+    assert rebuilt(shown) == ["shop.public.gated_id"]
+    assert shown["metrics"]["cancelled_rebuilds"]["value"] == 0
 
 
 def test_a_rebuild_that_was_stopped_when_the_new_index_was_in_place_counts_and_is_proven(site: ReindexSite) -> None:

@@ -13,7 +13,7 @@ import psycopg
 from support.modules import checks_by_name, run_module
 from support.postgresql import PostgresServer
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 LONG_NAME = "Ümlaut" + "x" * 56  # 63 bytes
 GATE = 4711
 

@@ -120,14 +120,16 @@ def run_watched(
     job = _Job(work, statement)
     began = time.monotonic()
     stopped = ("", "")
+    standstill = _Standstill(began)
     try:
         watcher.start()
         job.start()
         while not job.done.wait(_TICK):
             now = time.monotonic()
-            stopped = why_stop(watcher.last, watcher.problem, now, bearable)
+            look = watcher.last
+            stopped = why_stop(look, watcher.problem, now - standstill.since(look, now), bearable)
             if not stopped[0]:
-                stopped = why_wait_no_longer(watcher.last, watcher.held_up, now - began, max_held_up)
+                stopped = why_wait_no_longer(look, watcher.held_up, now - began, max_held_up)
             if stopped[0]:
                 break
         _cancel_until_done(job)
@@ -266,6 +268,23 @@ class _Job:
     def _ask_to_cancel(self) -> None:
         with contextlib.suppress(postgresql.driver().Error):
             self.connection.cancel()
+
+
+class _Standstill:
+    """How long this process has stood still since a look: paused with its machine, it had not gone blind."""
+
+    def __init__(self, now: float) -> None:
+        self._look: t.Optional[Look] = None
+        self._seconds = 0.0
+        self._before = now
+
+    def since(self, look: Look, now: float) -> float:
+        """Called at every tick; what is beyond the time that a tick may take is standstill."""
+        if look is not self._look:
+            self._look, self._seconds = look, 0.0
+        self._seconds += max(0.0, now - self._before - _TICK - LOOK_EVERY)
+        self._before = now
+        return self._seconds
 
 
 class _Watcher:
