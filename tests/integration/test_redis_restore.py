@@ -150,6 +150,8 @@ def assertion(command: list[str], expected: str, database: int = 0) -> dict[str,
         (assertion(["GET", "counter"], "12346"), "failed"),
         (assertion(["GET", "counter"], "null", 3), "passed"),
         (assertion(["DBSIZE"], "500", 3), "passed"),
+        ({**assertion(["DBSIZE"], "500", 3), "expected": None, "min": "400", "max": "500"}, "passed"),
+        ({**assertion(["DBSIZE"], "500", 3), "expected": None, "min": "501"}, "failed"),
         (assertion(["hget", "large", "80"], "v" * 80, 15), "passed"),
         (assertion(["LRANGE", "queue:1", "0", "-1"], '["job 0", "job 1"]'), "passed"),
         (assertion(["EVAL_RO", "return #redis.call('KEYS', 'user:*')", "0"], "100"), "passed"),
@@ -314,7 +316,8 @@ def test_where_no_server_is_installed_nothing_is_called_restored(
 ) -> None:
     backups, backup = whole
     monkeypatch.setattr(rdb, "find_program", lambda _name: None)
-    part, proven = backups.prove(backup)
+    part, proven = backups.prove(backup, assertions=[assertion(["PING"], "PONG")])
     assert statuses(part) == {"restore of Redis shop": "unknown"}
     assert proven.digests == {}
+    assert proven.missed == ["Redis shop", "assertion it in Redis shop"]
     assert "apt-get install redis-tools" in part.checks[0]["advice"]

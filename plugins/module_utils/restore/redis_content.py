@@ -16,6 +16,7 @@ from ..redis import keyspace
 from ..redis.client import Redis, RedisError, text_of
 from ..redis.instance import SWITCHED_OFF
 from ..result import Part
+from . import assertions
 
 # How many keys of each database are asked for their type, and how many of each type are read.
 _LOOKED_AT = 100_000
@@ -183,18 +184,18 @@ def check_digest(name: str, now: Digest, before: t.Mapping[str, t.Any] | None, p
     )
 
 
-def check_assertions(server: Redis, name: str, assertions: t.Sequence[Recorded], part: Part) -> None:
+def check_assertions(server: Redis, name: str, asked: t.Sequence[Recorded], part: Part) -> None:
     """Each assertion's command must give the expected answer."""
-    for assertion in assertions:
+    for assertion in asked:
         try:
-            observed = _answer(server, assertion)
+            verdict = assertions.judge(assertion, _answer(server, assertion), datetime.now(timezone.utc))
         except MaintenanceError as error:
-            observed = error.observed
+            verdict = assertions.Verdict(False, "an answer", error.observed)
         part.require(
             f"assertion {assertion['name']} in Redis {name}",
-            observed == assertion["expected"],
-            expected=assertion["expected"],
-            observed=observed,
+            verdict.passed,
+            expected=verdict.expected,
+            observed=verdict.observed,
             advice="Ask the live server the same; correct the assertion if its expectation is out of date.",
         )
 
@@ -216,7 +217,8 @@ def _answer(server: Redis, assertion: Recorded) -> str:
 
 def normal(reply: t.Any) -> str:
     """An answer as it is compared: text as it is, ``null`` for none, a number by its digits, a list as JSON."""
-    return reply_text if isinstance(reply_text := _plain(reply), str) else json.dumps(reply_text)
+    plain = _plain(reply)
+    return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def _plain(reply: t.Any) -> t.Any:

@@ -26,6 +26,21 @@ _MARGIN_BYTES = 64 << 20
 
 Copy = t.Mapping[str, t.Any]
 
+OPTION: dict[str, t.Any] = {
+    "type": "list",
+    "elements": "dict",
+    "default": [],
+    "options": {
+        "name": {"type": "str", "required": True},
+        "server": {"type": "str", "required": True},
+        "database": {"type": "int", "default": 0},
+        "command": {"type": "list", "elements": "str", "required": True},
+        "expected": {"type": "str"},
+        "min": {"type": "str"},
+        "max": {"type": "str"},
+    },
+}
+
 
 class Plan(t.NamedTuple):
     """What to restore, where, and what to ask of it."""
@@ -44,11 +59,13 @@ class Proven(t.NamedTuple):
 
     seconds: float
     digests: dict[str, t.Any]
+    # What of :func:`wanted` was not looked at, because a server could not be restored here.
+    missed: list[str]
 
 
 def prove(plan: Plan, part: Part) -> Proven:
     """Restore each copy that the backup holds and record what was found in *part*."""
-    copies = (RedisCopies({}).facts_of(plan.backup) or {"servers": []})["servers"]
+    copies = _copies(plan.backup)
     _check_names(plan, copies, part)
     seconds = 0.0
     digests = {}
@@ -58,7 +75,22 @@ def prove(plan: Plan, part: Part) -> Proven:
             seconds += loaded
             if digest:
                 digests[copy["name"]] = digest._asdict()
-    return Proven(seconds, digests)
+    looked_at = {f"Redis {name}" for name in digests}
+    missed = [name for name in wanted(plan.backup, plan.assertions) if name.rpartition(" in ")[2] not in looked_at]
+    return Proven(seconds, digests, missed)
+
+
+NOTHING = Proven(0.0, {}, [])
+
+
+def wanted(backup: Backup, asserted: t.Sequence[Copy]) -> list[str]:
+    """What a test looks at, in the words of the proof."""
+    names = [f"Redis {copy['name']}" for copy in _copies(backup)]
+    return names + [f"assertion {one['name']} in Redis {one['server']}" for one in asserted]
+
+
+def _copies(backup: Backup) -> t.Sequence[Copy]:
+    return t.cast(t.Sequence[Copy], (RedisCopies({}).facts_of(backup) or {"servers": []})["servers"])
 
 
 def _check_names(plan: Plan, copies: t.Sequence[Copy], part: Part) -> None:
