@@ -64,7 +64,14 @@ class PostgresServer:
 
     password = "secret"
 
-    def __init__(self, directory: Path, bin_dir: Path | None = None, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        bin_dir: Path | None = None,
+        settings: dict[str, str] | None = None,
+        user: str = UNPRIVILEGED,
+    ) -> None:
+        self.user = user
         self.bin_dir = bin_dir or embedded_bin_dir()
         words = subprocess.run(
             [self.bin_dir / "postgres", "--version"], check=True, capture_output=True, text=True
@@ -86,12 +93,12 @@ class PostgresServer:
 
     def program(self, name: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run one of the server's programs as the user that owns the cluster."""
-        command = [*as_user(UNPRIVILEGED, str(self.bin_dir)), str(self.bin_dir / name), *arguments]
+        command = [*as_user(self.user, str(self.bin_dir)), str(self.bin_dir / name), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=self.directory, **options)
 
     def create(self) -> None:
         if os.geteuid() == 0:
-            account = pwd.getpwnam(UNPRIVILEGED)
+            account = pwd.getpwnam(self.user)
             os.chown(self.directory, account.pw_uid, account.pw_gid)
         password_file = self.directory / "password"
         password_file.write_text(self.password)
@@ -107,7 +114,7 @@ class PostgresServer:
         # Not captured: the server would hold the pipe open for as long as it runs.
         log = self.directory / "server.log"
         command = [
-            *as_user(UNPRIVILEGED, str(self.bin_dir)),
+            *as_user(self.user, str(self.bin_dir)),
             str(self.bin_dir / "pg_ctl"),
             "-D",
             str(self.data),
@@ -140,10 +147,12 @@ class PostgresServer:
 
 
 @contextlib.contextmanager
-def postgres_server(settings: dict[str, str] | None = None, bin_dir: Path | None = None) -> Iterator[PostgresServer]:
-    """A new cluster that runs while the block does, and is gone afterwards."""
+def postgres_server(
+    settings: dict[str, str] | None = None, bin_dir: Path | None = None, user: str = UNPRIVILEGED
+) -> Iterator[PostgresServer]:
+    """A new cluster that runs while the block does, and is gone afterwards; as root, it is one of *user*."""
     directory = Path(tempfile.mkdtemp(prefix="wellkept-pg-"))
-    server = PostgresServer(directory, bin_dir, settings)
+    server = PostgresServer(directory, bin_dir, settings, user)
     try:
         server.create()
         server.start()
