@@ -18,6 +18,9 @@ description:
     and schema, sequences, extensions, roles and their rights with what was listed.
   - Then lets C(pg_amcheck) look at all tables and indexes, asks the given assertions, restores the dump of every
     database and compares it too.
+  - The copies of Redis and Valkey servers in the backup are loaded into scratch servers, one after the other, that have
+    no port, save nothing and run as C(nobody). Their keys are counted, the marker is looked for, values of each type
+    are read. It takes C(redis-tools) or C(valkey-tools) on this host, and the memory that the server took.
   - Measures how much would be lost now (RPO) and how long the restore took (RTO), and fails when a target is missed.
   - The scratch cluster has no port, its own private socket, its own configuration, and neither archives nor replicates.
     It is always removed, by the next run if this one is killed. Nothing of the live cluster is written to.
@@ -26,6 +29,8 @@ extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.database_host
+  - wellkept.maintenance.restored_content
+  - wellkept.maintenance.remote_repository
 options:
   cluster:
     description: Name of the cluster, as given to M(wellkept.maintenance.backup).
@@ -97,69 +102,6 @@ options:
     description: The WAL archive, as given to M(wellkept.maintenance.backup); needed for any target but V(backup).
     type: path
     default: ""
-  assertions:
-    description: Queries of the application's own that must give an expected value in the restored cluster.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: What is asserted, in words.
-        type: str
-        required: true
-      database:
-        description: Database to ask.
-        type: str
-        required: true
-      query:
-        description: Query whose first column of the first row is compared. It runs in a transaction that cannot write.
-        type: str
-        required: true
-      expected:
-        description: The expected value as text; V(true), V(false) and V(null) stand for those.
-        type: str
-      min:
-        description: The value is a number, this or more.
-        type: str
-      max:
-        description: The value is a number, this or less.
-        type: str
-      max_age:
-        description:
-          - The value is a time, such as that of the newest row, and at the point that was restored not older than this.
-          - A time without its zone is taken for UTC.
-        type: str
-  restore_files:
-    description: Lay down the application files of the backup, too, and hold each against what was recorded of it.
-    type: bool
-    default: true
-  files:
-    description:
-      - Queries that name files. Every file that a row names must be among the restored files, with its content. Files
-        that no row names are counted.
-      - Files that are written, changed or removed in the moments in which the backup copies them may be missed.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: What the files are, in words.
-        type: str
-        required: true
-      database:
-        description: Database to ask.
-        type: str
-        required: true
-      query:
-        description:
-          - Query that gives a path, its SHA-256 (as C(bytea), or as hexadecimal text) and, in a third column if there is
-            one, its bytes. Rows whose path is null are passed over. It runs in a transaction that cannot write.
-        type: str
-        required: true
-      root:
-        description: Directory that the paths are relative to. It is one that the backup holds, or lies below one.
-        type: path
-        required: true
 notes:
   - When the live server cannot be asked, the restore test is still carried out. That the scratch cluster is not the
     live one is then decided by the file system alone, and recorded as unknown.
@@ -260,11 +202,14 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore impor
     live_cluster,
     objectives,
     proof,
+    redis_test,
+    remote_repository,
     scratch_directory,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.flow import Plan, prove
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.point_test import Beyond, read_target
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.proof import State
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.remote_repository import Source
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -284,9 +229,11 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "restore_dump": {"type": "bool", "default": True},
     "target": {"type": "str", "default": "backup"},
     "wal_archive": {"type": "path", "default": ""},
+    "repository_ssh": remote_repository.OPTION,
     "assertions": assertions.OPTION,
     "restore_files": {"type": "bool", "default": True},
     "files": file_rows.OPTION,
+    "redis_assertions": redis_test.OPTION,
 }
 DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
 PROGRAMS = (
@@ -315,39 +262,60 @@ def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> St
     return State(newest, repository.proof(newest), live, scratch_directory.leftovers(base))
 
 
+def wanted(state: State, params: t.Mapping[str, t.Any]) -> t.List[str]:
+    """What there is to look at beyond what is always looked at, in the words of the proof."""
+    return [*proof.closeness(params), *redis_test.wanted(state.backup, params["redis_assertions"])]
+
+
 def decide(state: State, params: t.Dict[str, t.Any]) -> str:
     """Why the newest backup is to be proven now; empty when its proof is enough."""
-    wanted = proof.closeness(params)
-    return proof.why_due(state.proof, wanted, read_duration(params, "interval"), datetime.now(timezone.utc))
+    names = wanted(state, params)
+    return proof.why_due(state.proof, names, read_duration(params, "interval"), datetime.now(timezone.utc))
 
 
-def act(plan: Plan, state: State, repository: Repository, beyond: Beyond, part: Part) -> t.Optional[float]:
+def act(plan: Plan, state: State, source: Source, beyond: Beyond, part: Part) -> t.Optional[float]:
     """Carry out the restore test, and keep its proof, or take back an older one; returns the seconds of the restore.
 
     A target beyond the backup that cannot be reached does not disprove the backup.
     """
+    repository = plan.engine.repository
     with repository.in_use(state.backup.label, dict(plan.holder)):
-        rto = prove(plan, part)
+        fetched = source.fetch(state.backup, part)
+        rto = prove(plan, part) if fetched is not None else None
+        redis = redis_test.NOTHING
+        if rto is not None:
+            redis = redis_test.prove(plan_redis(plan, state, source.params["redis_assertions"]), part)
         compared = bool(state.backup.metadata["fingerprints"])
-        if rto is None or not compared or part.failures():
+        if rto is None or fetched is None or not compared or part.failures():
             proof.take_back(state, repository, part)
             return rto
         reached = beyond.prove(plan, part)
-        looked_at = [name for name in plan.wanted if reached is not None or not name.startswith(proof.TARGET)]
-        rto = reached if reached is not None else rto
-        facts = {"rto_seconds": rto, "looked_at": looked_at, "run": plan.holder["run"]}
+        missed = [name for name in plan.wanted if reached is None and name.startswith(proof.TARGET)] + redis.missed
+        looked_at = [name for name in plan.wanted if name not in missed]
+        rto = fetched + (reached if reached is not None else rto) + redis.seconds
+        facts = {"rto_seconds": rto, "looked_at": looked_at, "run": plan.holder["run"], "redis": redis.digests}
         proof.keep(state, repository, facts, part)
     return rto
 
 
-def engine_of(state: State, repository: Repository, bin_dir: str) -> Engine:
+def engine_of(params: t.Dict[str, t.Any], state: State, repository: Repository, bin_dir: str) -> Engine:
     metadata = state.backup.metadata
     version = int(metadata["server_version"])
-    return open_engine(metadata["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
+    engine = open_engine(
+        metadata["engine"], repository, task=RESTORE, version=version, params=params, bin_dir=bin_dir
+    )
+    target = read_target(params["target"])
+    if target.kind != "backup" and not params["wal_archive"] and not engine.own_archive:
+        raise MaintenanceError(
+            f"restore to {target}",
+            expected="a WAL archive",
+            observed="wal_archive is empty",
+            advice="Set wal_archive to what the activity backup archives to, or target to backup.",
+        )
+    return engine
 
 
-def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bin_dir: str) -> Plan:
-    params = module.params
+def make_plan(params: t.Dict[str, t.Any], state: State, engine: Engine, base: str, bin_dir: str) -> Plan:
     return Plan(
         engine,
         state.backup,
@@ -363,36 +331,49 @@ def make_plan(module: AnsibleModule, state: State, engine: Engine, base: str, bi
         assertions=params["assertions"],
         stores=[one for one in stores_of(state.backup, params) if one.holds_directories and params["restore_files"]],
         files=params["files"],
-        wanted=proof.closeness(params),
+        wanted=wanted(state, params),
         holder={"run": params["run_id"], "activity": "restore_test"},
     )
+
+
+def plan_redis(plan: Plan, state: State, asserted: t.Sequence[t.Mapping[str, t.Any]]) -> redis_test.Plan:
+    """The same for the copies of Redis servers in the backup."""
+    before = (state.proof or {}).get("redis", {})
+    return redis_test.Plan(state.backup, plan.base, plan.timeout, asserted, before, plan.holder)
 
 
 def work(module: AnsibleModule, part: Part) -> None:
     refuse_bad_options(module)
     params = module.params
     base = params["scratch_dir"] or os.path.join(params["state_dir"], "restore_test", "scratch")
+    with remote_repository.opened(params, base, read_target(params["target"])) as source:
+        carry_out_from(source, base, module.check_mode, part)
+
+
+def carry_out_from(source: Source, base: str, check_mode: bool, part: Part) -> None:
+    params = source.params
     repository = Repository(params["repository"], params["cluster"])
-    if module.check_mode and not repository.backups():
+    if check_mode and not repository.backups():
         part.skip("there is no backup yet; a run that is no check makes one first, by the activity backup")
         return
     state = measure(params, repository, base)
-    programs = PROGRAMS if state.backup.type == "full" else (*PROGRAMS, "pg_combinebackup")
+    chained = state.backup.type != "full" and state.backup.holds_base
+    programs = (*PROGRAMS, "pg_combinebackup") if chained else PROGRAMS
     bin_dir = find_bin_dir(params["bin_dir"], int(state.backup.metadata["server_version"]), programs)
-    scratch_directory.prepare_base(base, state.live.directories, create=not module.check_mode)
-    scratch_directory.clean_up(base, state.leftovers, module.check_mode, part)
+    scratch_directory.prepare_base(base, state.live.directories, create=not check_mode)
+    scratch_directory.clean_up(base, state.leftovers, check_mode, part)
     proof.check_newest(state, repository, part)
     why = decide(state, params)
-    engine = engine_of(state, repository, bin_dir)
+    engine = engine_of(params, state, repository, bin_dir)
     beyond = Beyond(params, engine, state)
     rto = state.proof["rto_seconds"] if state.proof else None
     if not why:
         part.require("proof of the newest backup", True, expected="one that is recent enough", observed=state.proven)
-    elif module.check_mode:
+    elif check_mode:
         part.change("proof", state.backup.label, state.proven, f"would be proven by a restore: {why}")
     elif not part.failures():
-        plan = make_plan(module, state, engine, base, bin_dir)
-        rto = act(plan, state, repository, beyond, part)
+        plan = make_plan(params, state, engine, base, bin_dir)
+        rto = act(plan, state, source, beyond, part)
     newest = beyond.newest_commit(bin_dir) or parse_time(state.backup.metadata["marker"]["created"])
     objectives.check_rpo(params["cluster"], newest, read_duration(params, "rpo_target"), part)
     if rto is not None:
@@ -400,17 +381,11 @@ def work(module: AnsibleModule, part: Part) -> None:
 
 
 def refuse_bad_options(module: AnsibleModule) -> None:
-    target = read_target(module.params["target"])
-    if target.kind != "backup" and not module.params["wal_archive"]:
-        raise MaintenanceError(
-            f"restore to {target}",
-            expected="a WAL archive",
-            observed="wal_archive is empty",
-            advice="Set wal_archive to what the activity backup archives to, or target to backup.",
-        )
+    read_target(module.params["target"])
     for name in DURATIONS:
         read_duration(module.params, name)
-    assertions.refuse_bad(module.params["assertions"])
+    for option in ("assertions", "redis_assertions"):
+        assertions.refuse_bad(module.params[option])
     if module.params["files"] and not module.params["restore_files"]:
         refuse("files", expected="restore_files: true, for files to compare rows with", observed="restore_files: false")
 

@@ -1,0 +1,141 @@
+"""A restore on a host that has no repository: what it needs comes over SSH, and nothing of it stays."""
+
+from __future__ import annotations
+
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.modules import checks_by_name, module_process, run_module
+from support.pitr import SETTINGS, PitrSite
+from support.postgresql import UNPRIVILEGED, postgres_server
+from support.ssh import SshServer, ssh_server
+from support.waiting import wait_until
+
+QUICK = {"amcheck": False, "restore_dump": False, "interval": "0s"}
+
+
+@pytest.fixture(scope="module")
+def far() -> Iterator[SshServer]:
+    with ssh_server() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def site(far: SshServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
+    """A cluster whose repository and WAL archive lie on the far host alone."""
+    with postgres_server(SETTINGS) as server:
+        site = PitrSite(server, tmp_path_factory.mktemp("far"))
+        server.sql("CREATE TABLE log (xid bigint, filling text)")
+        site.back_up()
+        site.write(30)
+        site.back_up(interval="0")
+        site.write(30)
+        site.back_up()
+        copy_to(far, site.directory / "repository")
+        copy_to(far, site.archive)
+        yield site
+
+
+def copy_to(far: SshServer, directory: Path) -> None:
+    target = far.data / directory.name
+    shutil.rmtree(target, ignore_errors=True)
+    subprocess.run(["cp", "-a", directory, target], check=True)
+    account = pwd.getpwnam(far.user)
+    for path in (target, *target.rglob("*")):
+        shutil.chown(path, account.pw_uid, account.pw_gid)
+
+
+def options(site: PitrSite, far: SshServer, **others: Any) -> dict[str, Any]:
+    login = {"host": far.host, "port": far.port, "user": far.user}
+    keys = {"key_file": str(far.key_file), "known_hosts": str(far.known_hosts)}
+    there = {
+        "repository": f"{far.path}/repository",
+        "wal_archive": f"{far.path}/archive",
+        "state_dir": str(site.directory / "other_state"),
+        "run_as": UNPRIVILEGED,
+        "repository_ssh": {**login, **keys},
+    }
+    return {**site.options(**there), **others}
+
+
+def left(site: PitrSite) -> list[str]:
+    scratch = site.directory / "other_state" / "restore_test" / "scratch"
+    return sorted(path.name for path in scratch.iterdir()) if scratch.exists() else []
+
+
+def test_the_newest_backup_is_fetched_proven_and_removed(site: PitrSite, far: SshServer) -> None:
+    shown = run_module("restore_test", options(site, far, **{**QUICK, "amcheck": True}))
+    assert not shown["failed"], shown["msg"]
+    found = checks_by_name(shown)
+    assert "backup(s)" in found[f"backup fetched from {far.host}"]["observed"]
+    assert found["content of the restored database postgres"]["status"] == "passed"
+    assert shown["metrics"]["repository_fetch_seconds"]["value"] < shown["metrics"]["rto_seconds"]["value"]
+    assert left(site) == []
+    again = run_module("restore_test", options(site, far, **{**QUICK, "interval": "6d"}))
+    assert not again["failed"], again["msg"]
+    assert not again["changed"], "the proof is remembered here"
+    assert "repository_fetch_seconds" not in again["metrics"]
+    assert left(site) == []
+
+
+def test_wal_is_fetched_from_the_backup_on_and_leads_to_the_last_commit(site: PitrSite, far: SshServer) -> None:
+    shown = run_module("restore_test", options(site, far, target="newest", **QUICK))
+    assert not shown["failed"], shown["msg"]
+    assert checks_by_name(shown)["marker rows at the target"]["status"] == "passed"
+    assert left(site) == []
+
+
+def test_in_check_mode_only_descriptions_come(site: PitrSite, far: SshServer) -> None:
+    shown = run_module("restore_test", options(site, far, **QUICK), check=True)
+    assert not shown["failed"], shown["msg"]
+    assert "would be proven" in shown["changes"][0]["after"]
+    assert "repository_fetch_seconds" not in shown["metrics"]
+
+
+def test_what_was_damaged_there_is_found_here(site: PitrSite, far: SshServer) -> None:
+    (newest,) = sorted((far.data / "repository" / "main").glob("2*"))[-1:]
+    victim = next(path for path in sorted((newest / "wal").iterdir()) if path.is_file())
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-9] + b"?" + content[-8:])
+    shown = run_module("restore_test", options(site, far, **QUICK))
+    victim.write_bytes(content)
+    assert shown["failed"]
+    assert victim.name in checks_by_name(shown)["bytes of the newest backup"]["observed"]
+    assert left(site) == []
+
+
+def test_an_unknown_host_and_a_missing_repository_are_told(site: PitrSite, far: SshServer) -> None:
+    wrong = options(site, far, **QUICK)
+    wrong["repository_ssh"]["known_hosts"] = "/dev/null"
+    assert "Host key verification failed" in run_module("restore_test", wrong)["msg"]
+    gone = run_module("restore_test", options(site, far, repository=f"{far.path}/nowhere", **QUICK))
+    assert gone["failed"]
+    assert "nowhere" in gone["msg"]
+    assert left(site) == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_killed_while_it_fetches_the_next_run_cleans_up(site: PitrSite, far: SshServer, share: float) -> None:
+    scratch = site.directory / "other_state" / "restore_test" / "scratch"
+    before = site.server.sql("SELECT count(*), pg_postmaster_start_time() FROM log")
+    process = module_process("restore_test", options(site, far, **QUICK))
+
+    def fetched() -> bool:
+        found = scratch.glob("wellkept-scratch-*/repository/main/2*/base/base/*/*")
+        return sum(1 for _path in found) > share * 300 or process.poll() is not None
+
+    wait_until(fetched, "files to come")
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert left(site)
+    shown = run_module("restore_test", options(site, far, **QUICK))
+    assert not shown["failed"], shown["msg"]
+    assert "removed" in checks_by_name(shown)[f"leftovers of earlier restore tests in {scratch}"]["observed"]
+    assert left(site) == []
+    assert site.server.sql("SELECT count(*), pg_postmaster_start_time() FROM log") == before
