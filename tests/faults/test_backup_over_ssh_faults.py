@@ -102,6 +102,7 @@ def test_the_backup_is_verified_and_restored_on_the_backup_host(host: BackupHost
     ours = ("repository", "bin_dir", "state_dir", "database_host", "wal_archive")
     shown = run_module("backup_verification", {name: options[name] for name in ours})
     assert not shown["failed"], shown["msg"]
+    assert set(not_passed(shown)) <= {"proof by a restore test"}, not_passed(shown)
     host.sql("INSERT INTO student VALUES (-1, 'after the backup')")
     assert not host.back_up(interval="20h")["failed"]
     login = {name: options[name] for name in options if name.startswith("login_")}

@@ -33,8 +33,10 @@ FORMAT = 1
 PARTIAL = ".partial-"
 EXPIRED = ".expired-"
 _USE = ".use-"
+# Rows that lead a restore to a point in time; see wal_markers.
+MARKERS = "wal_markers.json"
 # What belongs to the backups: our lock, what restore tests proved, what was read.
-_BESIDE = (".lock", "proofs", "verified")
+_BESIDE = (".lock", "proofs", "verified", MARKERS)
 LABEL = re.compile(r"\d{8}T\d{6}Z-(full|incr)-[0-9a-f]{4}")
 _CLUSTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 
@@ -50,6 +52,11 @@ class Backup(t.NamedTuple):
     def type(self) -> str:
         """``full`` or ``incremental``."""
         return str(self.metadata["type"])
+
+    @property
+    def holds_base(self) -> bool:
+        """Whether base and WAL are in the backup itself, not where its engine keeps them."""
+        return self.metadata["engine"] == "core"
 
     @property
     def chain(self) -> list[str]:

@@ -16,11 +16,10 @@ from datetime import datetime
 from ..files import read_json, write_json
 from ..postgresql import query, value
 from .marker import insert_marker
-from .repository import Backup, Repository, parse_time
+from .repository import MARKERS, Backup, Repository, parse_time
 from .wal import parse_lsn
 
 _KEPT = 500
-_FILE = "wal_markers.json"
 _POINT = (
     "SELECT pg_catalog.pg_create_restore_point(%s)::text AS lsn, "
     "to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') AS moment"
@@ -46,7 +45,7 @@ def write_marker(connection: t.Any, repository: Repository, database: str, label
     point = query(connection, _POINT, [name])[0]
     file = value(connection, "SELECT pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn())")
     noted = {**row, "time": point["moment"], "timeline": int(file[:8], 16), "lsn": point["lsn"], "name": name}
-    path = os.path.join(repository.directory, _FILE)
+    path = os.path.join(repository.directory, MARKERS)
     write_json(path, [*(_noted(repository)[1 - _KEPT :]), noted])
     return _marker(noted)
 
@@ -77,6 +76,6 @@ def _marker(noted: t.Mapping[str, t.Any]) -> Marker:
 
 def _noted(repository: Repository) -> list[dict[str, t.Any]]:
     try:
-        return list(read_json(os.path.join(repository.directory, _FILE)) or [])
+        return list(read_json(os.path.join(repository.directory, MARKERS)) or [])
     except ValueError:
         return []  # the markers of the backups are still known
