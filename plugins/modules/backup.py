@@ -122,8 +122,8 @@ options:
       username:
         description:
           - User of an ACL; empty means the user C(default).
-          - It needs C(~wellkept:marker:* +info +psync +replconf +set), and C(+config|get) for the scratch directory of a
-            restore test to be compared with the server's own.
+          - These rights are enough: C(~wellkept:marker:* +info +psync +replconf +set). With C(+config|get), too,
+            the scratch directory of a restore test is compared with the server's own.
         type: str
         default: ""
       password:
