@@ -144,6 +144,21 @@ options:
     description: How long writers may be kept waiting at a time for the point at which content is recorded.
     type: str
     default: 1s
+  compression:
+    description:
+      - How the base is kept. V(none) keeps it as a directory. V(lz4), V(zstd) and V(gzip) keep it in archives, with a
+        level if one is given, as in V(zstd:3); the level is 1 otherwise.
+      - The program of that name must be installed. C(gzip) uses C(pigz) where it is.
+      - With tablespaces inside of the data directory there must be room for the base as a directory, too.
+      - It can be changed at any time; backups of all kinds can build on each other.
+    type: str
+    default: none
+  jobs:
+    description:
+      - How many processors may compress at a time, and how many archives are unpacked at a time to be checked.
+      - V(0) means as many as there are, up to four.
+    type: int
+    default: 0
   min_free_bytes:
     description: What must be left free in the repository after the backup, as bytes or like V(2GiB).
     type: str
@@ -360,6 +375,8 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     **RedisCopies.options,
     "dump": {"type": "bool", "default": True},
     "max_block": {"type": "str", "default": "1s"},
+    "compression": {"type": "str", "default": "none"},
+    "jobs": {"type": "int", "default": 0},
     "min_free_bytes": {"type": "str", "default": "1GiB"},
     "timeout": {"type": "str", "default": "12h"},
     "wal_archive": {"type": "path", "default": ""},

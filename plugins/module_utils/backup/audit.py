@@ -14,6 +14,7 @@ import typing as t
 from datetime import datetime, timedelta
 
 from ..quantities import human_bytes, human_seconds
+from .packed.unpacking import base_bytes
 from .repository import Backup, Damaged, parse_time
 from .retention import CLOCK_TOLERANCE
 
@@ -156,7 +157,7 @@ def sizes_by_part(backup: Backup) -> dict[str, int]:
     for facts in metadata.get("stores", {}).values():
         sizes.update({words: int(size) for words, size in facts.get("sizes", {}).items()})
     if backup.type == "full":
-        sizes["base"] = int(metadata["bytes_by_part"]["base"])
+        sizes["base"] = base_bytes(metadata)
     return sizes
 
 

@@ -15,9 +15,12 @@ import typing as t
 from ..errors import MaintenanceError
 from .core_creation import CoreCreation
 from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
-from .programs import run_program
+from .packed.compression import parse_compression
+from .packed.packing import PART_BYTES
+from .packed.unpacking import Base, base_bytes, bases_as_directories, bytes_to_lay_down, is_in_base, is_packed
+from .programs import run_program, workers
 from .remembered import Remembered
-from .repository import Backup, Repository, bytes_used, new_label
+from .repository import Backup, Repository, new_label
 from .verification import examine
 from .wal_source import Directories, WalSource
 
@@ -43,13 +46,14 @@ class CoreEngine(Engine):
 
     def plan(self, order: Order, source: Source) -> Forecast:
         """What a backup by *order* will take, from what there is to be copied and what earlier backups took."""
-        earlier = [b.metadata["bytes_by_part"] for b in self.list() if b.type == order.type]
+        earlier = [b.metadata for b in self.list() if b.type == order.type]
         if not earlier:
             dump = source.database_bytes * _DUMP_RATIO if order.dump else 0
             wal = _WAL_SEGMENTS * source.segment_bytes
             return Forecast(int(source.database_bytes + dump + wal + source.stores_bytes))
-        last = earlier[-1]
-        base = max(source.database_bytes, last["base"]) if order.type == "full" else last["base"] * _GROWTH
+        last, before = earlier[-1]["bytes_by_part"], base_bytes(earlier[-1])
+        base = max(source.database_bytes, before) if order.type == "full" else before * _GROWTH
+        base = _stored(base, order, earlier[-1])
         dump = last["dump"] * _GROWTH if order.dump else 0
         return Forecast(int(base + dump + last["wal"] * _GROWTH + source.stores_bytes))
 
@@ -90,25 +94,39 @@ class CoreEngine(Engine):
         Its WAL is in the backup's ``wal``, and recovery has still to replay it up to the restore point.
         """
         chain = [self.repository.backup(member) for member in self.repository.backup(label).chain]
-        bases = [backup.path("base") for backup in chain]
-        if len(bases) > 1:
-            program = os.path.join(self.bin_dir, "pg_combinebackup")
-            command = [program, "--output", directory, *bases]
-            run_program(command, {}, None, what="combine the chain of backups")
+        if len(chain) == 1 and is_packed(chain[0].metadata):
+            Base(chain[0].directory, chain[0].metadata).unpack(directory)
             return
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
-        run_program(command, {}, None, what="copy the base backup")
+        with bases_as_directories(chain, beside=os.path.dirname(directory)) as bases:
+            if len(bases) > 1:
+                program = os.path.join(self.bin_dir, "pg_combinebackup")
+                command = [program, "--output", directory, *bases]
+                run_program(command, {}, None, what="combine the chain of backups")
+                return
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
+            run_program(command, {}, None, what="copy the base backup")
 
     def wal_of(self, backup: Backup, archive: str = "", *, earlier: t.Sequence[Backup] = ()) -> WalSource:
         beside = [one.path("wal") for one in (backup, *earlier)]
         return Directories(archive, beside, str(backup.metadata["system_identifier"]))
 
     def restored_bytes(self, backup: Backup) -> int:
-        return sum(bytes_used(self.repository.backup(label).path("base")) for label in backup.chain)
+        return bytes_to_lay_down([self.repository.backup(label) for label in backup.chain])
 
     def holds(self, backup: Backup, name: str) -> bool:
-        return os.path.exists(backup.path("base", name))
+        return is_in_base(backup, name) if is_packed(backup.metadata) else os.path.exists(backup.path("base", name))
+
+
+def _stored(base: float, order: Order, before: t.Mapping[str, t.Any]) -> float:
+    """What a base of so many bytes takes, with what of it is unpacked again to be checked."""
+    compression = parse_compression(order.compression)
+    if compression is None:
+        return base
+    packed = before.get("packed") or {}
+    alike = packed.get("compression") == compression.name
+    ratio = min(1.0, before["bytes_by_part"]["base"] / max(1, packed["bytes"]) * _GROWTH) if alike else 1.0
+    return base * ratio + min(base, workers(order.jobs) * 3 * PART_BYTES)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,9 @@ class Order(t.NamedTuple):
     dump: bool = True
     max_block: float = 1.0
     manifest_checksums: str = "CRC32C"
+    # Of the base, as in ``zstd:1``, and how many workers do it; 0 leaves that to the number of processors.
+    compression: str = "none"
+    jobs: int = 0
     timeout: float | None = None
 
 

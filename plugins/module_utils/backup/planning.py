@@ -16,6 +16,7 @@ from ..errors import MaintenanceError
 from ..quantities import human_bytes, parse_duration, parse_size
 from ..result import Part
 from .engine import Engine, Order, Source
+from .packed.compression import parse_compression
 from .remembered import Remembered
 from .repository import Backup, Repository
 from .retention import Decision, Known, Rules, decide, expirable, reasons_to_stay
@@ -39,6 +40,8 @@ class Policy(t.NamedTuple):
     chain_read_within: float
     # All that there are; those that are wanted save something with new backups.
     stores: tuple[Store, ...]
+    compression: str
+    jobs: int
 
 
 class State(t.NamedTuple):
@@ -149,6 +152,8 @@ def order_for(decision: Decision, policy: Policy) -> Order:
         dump=policy.dump,
         max_block=policy.max_block,
         timeout=policy.timeout,
+        compression=policy.compression,
+        jobs=policy.jobs,
     )
 
 
@@ -185,6 +190,9 @@ def read_policy(params: dict[str, t.Any]) -> Policy:
         for name in CALENDAR:
             if params[name] < 0:
                 raise ValueError(f"{name} is {params[name]}; 0 or more are kept")
+        parse_compression(params["compression"])
+        if params["jobs"] < 0:
+            raise ValueError(f"jobs is {params['jobs']}; 1 or more, or 0")
         return Policy(
             timedelta(seconds=parse_duration(params["interval"])),
             timedelta(seconds=parse_duration(params["full_every"])),
@@ -199,6 +207,8 @@ def read_policy(params: dict[str, t.Any]) -> Policy:
             params["dump"],
             parse_duration(params["chain_read_within"]),
             all_stores(params),
+            params["compression"],
+            params["jobs"],
         )
     except ValueError as error:
         raise MaintenanceError(

@@ -10,14 +10,11 @@ in ``backup.json`` and ``files.json``, and ``backup.json`` against the hash that
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
 import typing as t
 
 from .contents import Look, Problem, differences, look_at
-from .programs import guarded
-from .reading import BASE_VERSION, base_command, read_files
+from .reading import BASE_VERSION, read_files
 from .remembered import Readings, Remembered
 from .repository import Backup
 from .wal import parse_segments
@@ -97,16 +94,3 @@ def _unreadable_wal(look: Look, bin_dir: str, due: t.Sequence[str], found: t.Seq
 
 def _words(problems: t.Iterable[Problem]) -> list[str]:
     return [problem.words for problem in problems]
-
-
-def start_verifying_base(bin_dir: str, base: str) -> subprocess.Popen[str]:
-    """Let pg_verifybackup read the base beside other work; hand what came of it to ``reading.base_problems``."""
-    return subprocess.Popen(
-        guarded(base_command(bin_dir, base)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env={**os.environ, "LC_ALL": "C"},
-    )
