@@ -46,7 +46,7 @@ options:
     description: Lay down the application files of the backup, too, and hold each against what was recorded of it.
     type: bool
     default: true
-  files:
+  named_files:
     description:
       - Queries that name files. Every file that a row names must be among the restored files, with its content. Files
         that no row names are counted.

@@ -28,6 +28,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
+  - wellkept.maintenance.pgbackrest_reading
   - wellkept.maintenance.database_host
   - wellkept.maintenance.restored_content
   - wellkept.maintenance.remote_repository
@@ -139,7 +140,7 @@ EXAMPLES = r"""
         database: learning
         query: SELECT max(last_seen_at) FROM student
         max_age: 1d
-    files:
+    named_files:
       - name: submissions
         database: learning
         query: SELECT path, sha256, bytes FROM submission
@@ -191,6 +192,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.activity impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import stores_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -229,10 +231,11 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "restore_dump": {"type": "bool", "default": True},
     "target": {"type": "str", "default": "backup"},
     "wal_archive": {"type": "path", "default": ""},
+    **READING_OPTIONS,
     "repository_ssh": remote_repository.OPTION,
     "assertions": assertions.OPTION,
     "restore_files": {"type": "bool", "default": True},
-    "files": file_rows.OPTION,
+    "named_files": file_rows.OPTION,
     "redis_assertions": redis_test.OPTION,
 }
 DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
@@ -301,9 +304,7 @@ def act(plan: Plan, state: State, source: Source, beyond: Beyond, part: Part) ->
 def engine_of(params: t.Dict[str, t.Any], state: State, repository: Repository, bin_dir: str) -> Engine:
     metadata = state.backup.metadata
     version = int(metadata["server_version"])
-    engine = open_engine(
-        metadata["engine"], repository, task=RESTORE, version=version, params=params, bin_dir=bin_dir
-    )
+    engine = open_engine(metadata["engine"], repository, task=RESTORE, version=version, params=params, bin_dir=bin_dir)
     target = read_target(params["target"])
     if target.kind != "backup" and not params["wal_archive"] and not engine.own_archive:
         raise MaintenanceError(
@@ -330,7 +331,7 @@ def make_plan(params: t.Dict[str, t.Any], state: State, engine: Engine, base: st
         restore_dump=params["restore_dump"],
         assertions=params["assertions"],
         stores=[one for one in stores_of(state.backup, params) if one.holds_directories and params["restore_files"]],
-        files=params["files"],
+        files=params["named_files"],
         wanted=wanted(state, params),
         holder={"run": params["run_id"], "activity": "restore_test"},
     )
@@ -386,8 +387,12 @@ def refuse_bad_options(module: AnsibleModule) -> None:
         read_duration(module.params, name)
     for option in ("assertions", "redis_assertions"):
         assertions.refuse_bad(module.params[option])
-    if module.params["files"] and not module.params["restore_files"]:
-        refuse("files", expected="restore_files: true, for files to compare rows with", observed="restore_files: false")
+    if module.params["named_files"] and not module.params["restore_files"]:
+        refuse(
+            "named_files",
+            expected="restore_files: true, for files to compare rows with",
+            observed="restore_files: false",
+        )
 
 
 def main() -> None:

@@ -10,15 +10,15 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import format_lsn
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.pitr import SETTINGS, Committed, PitrSite
-from support.postgresql import postgres_server
+from support.postgresql import available_majors, bin_dir_of, postgres_server, server_id
 
 RANDOM_TARGETS = 50
 IN_EVERY_RUN = 8
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
-    with postgres_server(SETTINGS) as server:
+@pytest.fixture(scope="module", params=available_majors(), ids=server_id)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
+    with postgres_server(SETTINGS, bin_dir_of(request.param)) as server:
         site = PitrSite(server, tmp_path_factory.mktemp("pitr"))
         server.sql("CREATE TABLE log (xid bigint, filling text)")
         site.back_up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -27,7 +28,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.targe
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 from support.modules import run_module
-from support.postgresql import UNPRIVILEGED, PostgresServer, embedded_bin_dir
+from support.postgresql import UNPRIVILEGED, PostgresServer
 
 SETTINGS = {"archive_mode": "on", "track_commit_timestamp": "on", "wal_keep_size": "4GB", "max_wal_size": "4GB"}
 _COMMIT = re.compile(r"tx:\s+(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), prev \S+, desc: COMMIT ")
@@ -53,7 +54,8 @@ class PitrSite:
         self.directory = directory
         self.archive = server.directory / "archive"
         self.repository = Repository(str(directory / "repository"), "main")
-        self.engine = CoreEngine(self.repository, str(embedded_bin_dir()))
+        self.bin_dir = str(server.bin_dir)
+        self.engine = CoreEngine(self.repository, self.bin_dir)
         (row,) = server.sql("SELECT system_identifier::text FROM pg_control_system()")
         self.wal = Path(wal_archive.directory_of(str(self.archive), row[0]))
         self.points: dict[str, int] = {}
@@ -61,7 +63,7 @@ class PitrSite:
     def options(self, **others: Any) -> dict[str, Any]:
         return {
             **self.server.login(),
-            "bin_dir": str(embedded_bin_dir()),
+            "bin_dir": self.bin_dir,
             "repository": str(self.directory / "repository"),
             "state_dir": str(self.directory / "state"),
             "wal_archive": str(self.archive),
@@ -107,7 +109,7 @@ class PitrSite:
         wanted = {xid: moment.astimezone(UTC) for xid, moment in rows}
         directory = self.server.data / "pg_wal"
         first = min(path.name for path in directory.iterdir() if re.fullmatch("[0-9A-F]{24}", path.name))
-        command = [str(embedded_bin_dir() / "pg_waldump"), "-p", str(directory), "-r", "Transaction"]
+        command = [os.path.join(self.bin_dir, "pg_waldump"), "-p", str(directory), "-r", "Transaction"]
         command += ["-t", "1", "-s", format_lsn(wal_archive.end_of(first, 16 << 20) - (16 << 20))]
         said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         lsns = {int(xid): parse_lsn(lsn) for xid, lsn in _COMMIT.findall(said)}
@@ -120,7 +122,7 @@ class PitrSite:
         """Restore to a point, and say which rows of the log are there; *tamper* gets the scratch directory before."""
         scratch = self.directory / "scratch"
         prepare_base(str(scratch), [])
-        bin_dir = str(embedded_bin_dir())
+        bin_dir = self.bin_dir
         archive = str(self.wal)
         aim = take_aim(parse(text), self.backups(), self.engine, archive=archive, bin_dir=bin_dir, timeline=timeline)
         part = Part()

@@ -39,7 +39,7 @@ def closeness(params: t.Mapping[str, t.Any]) -> list[str]:
     if params["target"] != "backup":
         names.append(f"{TARGET}{params['target']}")
     names += [f"assertion {one['name']} in {one['database']}" for one in params["assertions"]]
-    return names + [f"files {one['name']}" for one in params["files"]]
+    return names + [f"files {one['name']}" for one in params["named_files"]]
 
 
 def why_due(proof: t.Mapping[str, t.Any] | None, wanted: t.Sequence[str], interval: float, now: datetime) -> str:
