@@ -13,6 +13,7 @@ from ..files import sha256_of
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
 from .engine import Made, Seen, Verification
+from .packed.unpacking import base_bytes
 from .planning import Fates
 from .repository import METADATA, Backup
 from .retention import Rules, shrunk
@@ -101,8 +102,7 @@ def report_size(part: Part, backup: Backup, earlier: t.Sequence[Backup]) -> None
     comparable = [other for other in earlier if other.type == backup.type and other.label != backup.label]
     if backup.type != "full" or not comparable:
         return  # an incremental one is as large as what changed
-    sizes = [sum(other.metadata["bytes_by_part"][name] for name in ("base", "files")) for other in comparable]
-    size = sum(backup.metadata["bytes_by_part"][name] for name in ("base", "files"))
+    size, *sizes = [base_bytes(one.metadata) + one.metadata["bytes_by_part"]["files"] for one in (backup, *comparable)]
     part.check(
         "size of the backup",
         "warned" if shrunk(size, sizes) else "passed",

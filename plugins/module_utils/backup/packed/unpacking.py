@@ -29,6 +29,7 @@ from ..repository import Backup
 from .compression import unpacker
 
 _CHUNK = 1 << 20
+_MANIFEST = os.path.basename(BASE_MANIFEST)
 _WHAT = "unpack the base backup"
 
 
@@ -50,7 +51,8 @@ class Base:
         try:
             make_directories(target, self.packed)
             names = self._unpack_all(target, jobs)
-            shutil.copyfile(self.path(BASE_MANIFEST), os.path.join(target, "backup_manifest"))
+            with open(self.path(BASE_MANIFEST), "rb") as source, new_file(os.path.join(target, _MANIFEST)) as copy:
+                shutil.copyfileobj(source, copy)
         except OSError as error:
             raise MaintenanceError(
                 _WHAT,
