@@ -24,6 +24,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
+  - wellkept.maintenance.pgbackrest_reading
 options:
   cluster:
     description: Name of the cluster, as given to M(wellkept.maintenance.backup).
@@ -102,6 +103,13 @@ options:
     description: Longest time to wait for recovery, and for the server afterwards.
     type: str
     default: 4h
+  files_to:
+    description:
+      - Directory that the application files of the backup are restored to, before the cluster is; each source lies
+        in it at its own path, as C(<files_to>/srv/uploads). What is there before is moved aside.
+      - They are as of the point of the backup, whatever the target is. Empty means that no files are restored.
+    type: str
+    default: ""
 seealso:
   - module: wellkept.maintenance.backup
   - module: wellkept.maintenance.restore_test
@@ -169,18 +177,29 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import in_place, in_place_flow
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import (
+    in_place,
+    in_place_flow,
+    remote_repository,
+    scratch_directory,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.aim import take_aim
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Journal, Place
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place_files import (
+    restore_application_files,
+    show_files,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place_flow import Wish
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place_plan import confirmed, show
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import owner_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.remote_repository import Source
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.targets import Target, parse
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping import stopped_in_order
@@ -191,6 +210,7 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "confirm": {"type": "str", "default": ""},
     "repository": {"type": "path", "required": True},
     "wal_archive": {"type": "path", "default": ""},
+    **READING_OPTIONS,
     "bin_dir": {"type": "str", "default": ""},
     "target": {"type": "str", "default": "newest"},
     "allow_immediate": {"type": "bool", "default": False},
@@ -202,6 +222,8 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "start_command": {"type": "list", "elements": "str", "default": []},
     "run_as": {"type": "str", "default": "postgres"},
     "timeout": {"type": "str", "default": "4h"},
+    "files_to": {"type": "str", "default": ""},
+    "repository_ssh": remote_repository.OPTION,
 }
 PROGRAMS = ("postgres", "pg_ctl", "pg_controldata", "pg_waldump", "pg_verifybackup")
 
@@ -237,11 +259,16 @@ def measure(params: t.Dict[str, t.Any]) -> Wish:
         )
     newest = backups[-1].metadata
     identifier, version = str(newest["system_identifier"]), int(newest["server_version"])
-    backups = [one for one in backups if str(one.metadata["system_identifier"]) == identifier]
-    programs = PROGRAMS if all(one.type == "full" for one in backups) else (*PROGRAMS, "pg_combinebackup")
+    backups = [
+        one
+        for one in backups
+        if str(one.metadata["system_identifier"]) == identifier and one.metadata["engine"] == newest["engine"]
+    ]
+    chained = any(one.type != "full" and one.holds_base for one in backups)
+    programs = (*PROGRAMS, "pg_combinebackup") if chained else PROGRAMS
     bin_dir = find_bin_dir(params["bin_dir"], version, programs)
     archive = directory_of(params["wal_archive"], identifier) if params["wal_archive"] else ""
-    engine = open_engine(newest["engine"], repository, task=RESTORE, version=version, bin_dir=bin_dir)
+    engine = open_engine(newest["engine"], repository, task=RESTORE, version=version, params=params, bin_dir=bin_dir)
     aim = take_aim(target, backups, engine, archive=archive, bin_dir=bin_dir, timeline=params["timeline"])
     place = Place(params["data_directory"] or newest["settings"]["data_directory"])
     user = owner_of(place.data) or params["run_as"]
@@ -259,7 +286,7 @@ def measure(params: t.Dict[str, t.Any]) -> Wish:
     )
 
 
-def act(wish: Wish, found: t.Optional[Journal], part: Part) -> None:
+def act(wish: Wish, found: t.Optional[Journal], source: Source, part: Part) -> None:
     """Go on from where an earlier restore to the same target had come, or begin."""
     journal = found if found and found.target == str(wish.aim.target) else None
     if found and found.phase in (in_place.SWAPPING, in_place.SWAPPED) and journal is None:
@@ -272,12 +299,17 @@ def act(wish: Wish, found: t.Optional[Journal], part: Part) -> None:
         )
     if journal and journal.phase == in_place.PAUSED:
         journal = None if wish.pause else in_place_flow.resume(wish, journal, part)
-    if journal is None or journal.phase == in_place.LAYING_DOWN:
+    begins = journal is None or journal.phase == in_place.LAYING_DOWN
+    if (begins or wish.params["files_to"]) and source.fetch(wish.aim.backup, part) is None:
+        return
+    if begins:
         journal = begin(wish, part)
     if journal is None or part.failures():
         return
     if journal.phase == in_place.PAUSED:
         report_pause(wish, journal, part)
+        return
+    if journal.phase == in_place.RECOVERED and not restore_application_files(wish, part):
         return
     if journal.phase != in_place.SWAPPED:
         journal = in_place_flow.exchange(wish, journal, part)
@@ -312,15 +344,26 @@ def report_pause(wish: Wish, journal: Journal, part: Part) -> None:
 
 def work(module: AnsibleModule, part: Part) -> None:
     os.umask(0o077)
-    wish = measure(module.params)
+    params = module.params
+    target, _timeout = read_options(params)
+    base = os.path.join(params["state_dir"], "postgresql_restore")
+    with stopped_in_order("the restore"), remote_repository.opened(params, base, target, params["backup"]) as source:
+        if params["repository_ssh"]:
+            scratch_directory.clean_up(base, scratch_directory.leftovers(base), module.check_mode, part)
+        carry_out_from(source, module.check_mode, part)
+
+
+def carry_out_from(source: Source, check_mode: bool, part: Part) -> None:
+    wish = measure(source.params)
     in_place.refuse_place(wish.place)
     found = wish.place.journal()
     show(wish, found, part)
-    if not confirmed(wish, module.check_mode, part) or part.failures() or module.check_mode:
+    show_files(wish, part)
+    if not confirmed(wish, check_mode, part) or part.failures() or check_mode:
         return
-    holder = {"run": module.params["run_id"], "activity": "postgresql_restore"}
-    with stopped_in_order("the restore"), exclusive(wish.place.lock, holder, f"a restore into {wish.place.data}"):
-        act(wish, wish.place.journal(), part)
+    holder = {"run": wish.params["run_id"], "activity": "postgresql_restore"}
+    with exclusive(wish.place.lock, holder, f"a restore into {wish.place.data}"):
+        act(wish, wish.place.journal(), source, part)
 
 
 def main() -> None:

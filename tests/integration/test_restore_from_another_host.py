@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import end_server_of
 from support.modules import checks_by_name, module_process, run_module
 from support.pitr import SETTINGS, PitrSite
 from support.postgresql import UNPRIVILEGED, postgres_server
@@ -139,3 +140,89 @@ def test_killed_while_it_fetches_the_next_run_cleans_up(site: PitrSite, far: Ssh
     assert "removed" in checks_by_name(shown)[f"leftovers of earlier restore tests in {scratch}"]["observed"]
     assert left(site) == []
     assert site.server.sql("SELECT count(*), pg_postmaster_start_time() FROM log") == before
+
+
+@pytest.fixture
+def lost(far: SshServer, tmp_path: Path) -> Iterator[PitrSite]:
+    """A host that has lost everything but its programs; the far host has its repository and its WAL."""
+    uploads = tmp_path / "uploads"
+    (uploads / "sub").mkdir(parents=True)
+    for number in range(20):
+        (uploads / "sub" / f"{number}.txt").write_text(f"submission {number}")
+    with postgres_server(SETTINGS) as server:
+        site = PitrSite(server, tmp_path)
+        server.sql("CREATE TABLE log (xid bigint, filling text)")
+        site.back_up(files=[str(uploads)])
+        site.write(30)
+        site.back_up()
+        copy_to(far, tmp_path / "repository")
+        copy_to(far, site.archive)
+        server.stop("fast")
+        for path in (server.data, site.archive, tmp_path / "repository", uploads):
+            shutil.rmtree(path)
+        yield site
+        end_server_of(str(server.data))
+
+
+def test_a_lost_host_gets_its_cluster_and_its_files_back_over_ssh(
+    lost: PitrSite, far: SshServer, tmp_path: Path
+) -> None:
+    back = tmp_path / "back"
+    given = options(lost, far, confirm="main", timeout="2m", files_to=str(back))
+    plan = run_module("postgresql_restore", {**given, "confirm": ""})
+    assert not plan["failed"], plan["msg"]
+    words = checks_by_name(plan)[f"application files to {back}"]["observed"]
+    assert words.startswith("20 files")
+    assert "there is no log of files" in words
+    assert not back.exists()
+    assert not lost.server.data.exists()
+    back.mkdir()
+    (back / "mine").write_text("was there before")
+    shown = run_module("postgresql_restore", given)
+    assert not shown["failed"], shown["msg"]
+    assert lost.server.sql("SELECT count(DISTINCT xid) FROM log WHERE xid > 0") == [(30,)]
+    restored = back / str(tmp_path / "uploads" / "sub").lstrip("/")
+    assert (restored / "7.txt").read_text() == "submission 7"
+    (aside,) = tmp_path.glob("back.before-restore-*")
+    assert (aside / "mine").read_text() == "was there before"
+    assert shown["metrics"]["restored_files"]["value"] == 20
+    assert left_beside(tmp_path) == []
+
+
+def left_beside(directory: Path) -> list[str]:
+    """What a restore must not leave: its working directory, and what it fetched."""
+    fetched = directory / "other_state" / "postgresql_restore"
+    return [path.name for path in (*directory.glob("back.wellkept-restore"), *fetched.glob("wellkept-scratch-*"))]
+
+
+def test_files_are_never_restored_into_a_data_directory_or_through_a_link(
+    lost: PitrSite, far: SshServer, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to("/srv")
+    inside = lost.server.data / "files"
+    for place, words in ((inside, "is not there"), (tmp_path / "link", "it is a link")):
+        shown = run_module("postgresql_restore", options(lost, far, confirm="main", files_to=str(place)))
+        assert shown["failed"]
+        assert words in shown["msg"]
+    assert not lost.server.data.exists()
+
+
+def test_killed_while_files_are_restored_what_was_there_is_whole_and_the_next_run_goes_on(
+    lost: PitrSite, far: SshServer, tmp_path: Path
+) -> None:
+    back = tmp_path / "back"
+    back.mkdir()
+    (back / "mine").write_text("was there before")
+    given = options(lost, far, confirm="main", timeout="2m", files_to=str(back))
+    process = module_process("postgresql_restore", given)
+    working = tmp_path / "back.wellkept-restore"
+    wait_until(lambda: working.exists() or process.poll() is not None, "files to be laid down")
+    process.kill()
+    process.communicate()
+    assert (back / "mine").exists() or list(tmp_path.glob("back.before-restore-*/mine"))
+    done = run_module("postgresql_restore", given)
+    assert not done["failed"], done["msg"]
+    assert (back / str(tmp_path / "uploads" / "sub" / "7.txt").lstrip("/")).exists()
+    (aside,) = tmp_path.glob("back.before-restore-*")
+    assert (aside / "mine").read_text() == "was there before"
+    assert left_beside(tmp_path) == []

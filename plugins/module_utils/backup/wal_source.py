@@ -130,7 +130,7 @@ class Directories(WalSource):
         words = [archiving.python(), "-I", "-S", "../wal_helper.py", "fetch", self.identifier]
         places = [*([self.directory] if self.directory else []), "../wal"]
         command = [*map(_quoted, words), '"%f"', '"%p"', *map(_quoted, places)]
-        cluster.fetch_wal_by(" ".join(command))
+        cluster.fetch_wal_by(" ".join(command), reads=self.directory if os.path.isdir(self.directory) else "")
 
 
 def not_fetched(name: str, where: str, observed: str) -> MaintenanceError:

@@ -56,11 +56,14 @@ def _moment(aim: Aim) -> str:
     return moment if aim.target.kind == "backup" else f"{moment}, the point of the backup: there is no log of files"
 
 
-def restore_application_files(wish: Wish, part: Part) -> None:
-    """Lay the files of the backup down in a new directory, hold them against its list, and put it into place."""
+def restore_application_files(wish: Wish, part: Part) -> bool:
+    """Lay the files of the backup down in a new directory, hold them against its list, and put it into place.
+
+    False when they are not all there, as they were; the directory that was in place then still is.
+    """
     directory = str(wish.params["files_to"])
-    if not directory or part.failures():
-        return
+    if not directory:
+        return True
     place, backup = Place(directory), wish.aim.backup
     found = place.journal()
     if found and found.phase == in_place.SWAPPING and found.label == backup.label:
@@ -72,7 +75,7 @@ def restore_application_files(wish: Wish, part: Part) -> None:
         journal = place.begin(f"files of {backup.label}", backup.label)
         os.mkdir(place.new, 0o700)
         if not _laid_down(wish, backup, place, part):
-            return
+            return False
         in_place.make_durable(place)
     had = os.path.lexists(place.data)
     journal = place.swap(journal)
@@ -80,6 +83,7 @@ def restore_application_files(wish: Wish, part: Part) -> None:
         part.change("directory", place.data, "what was there", f"aside in {journal.aside}, whole")
     part.change("application files", place.data, "not restored", f"restored from {backup.label}")
     shutil.rmtree(place.work)
+    return True
 
 
 def _laid_down(wish: Wish, backup: Backup, place: Place, part: Part) -> bool:

@@ -65,11 +65,18 @@ class ScratchCluster:
         self.process: subprocess.Popen[bytes] | None = None
         self._fetching: dict[str, str] = {}
         self._environment: dict[str, str] = {}
+        self._reads: list[str] = []
 
-    def fetch_wal_by(self, restore_command: str, environment: t.Mapping[str, str] | None = None) -> None:
-        """Let recovery fetch WAL by *restore_command*, which finds secrets in its *environment*."""
+    def fetch_wal_by(
+        self, restore_command: str, environment: t.Mapping[str, str] | None = None, reads: str = ""
+    ) -> None:
+        """Let recovery fetch WAL by *restore_command*, which finds secrets in its *environment*.
+
+        It reads in the directory *reads*, wherever that is.
+        """
         self._fetching = {"restore_command": restore_command}
         self._environment = dict(environment or {})
+        self._reads = [reads] if reads else []
 
     def take_wal(self, source: str) -> None:
         """Make the segments in the backup's directory *source* available to recovery."""
@@ -282,8 +289,8 @@ class ScratchCluster:
             stream.write(content)
 
     def _prefix(self) -> list[str]:
-        # Whichever of the two is harder to reach says what the server's user needs.
-        prefix = max((as_user(self.user, place) for place in (self.bin_dir, self.directory)), key=len)
+        # Whichever of them is harder to reach says what the server's user needs.
+        prefix = max((as_user(self.user, place) for place in (self.bin_dir, self.directory, *self._reads)), key=len)
         return prefix if self.lasting else dying_with_us(prefix)
 
 
