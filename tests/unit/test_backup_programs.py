@@ -23,8 +23,8 @@ def test_what_lays_down_a_backup_dies_with_the_module_that_asked_for_it(tmp_path
     slow.write_text(f"#!/bin/sh\necho $$ >{noted}.new; mv {noted}.new {noted}\nexec sleep 120\n")
     slow.chmod(0o755)
     chain: dict[str, Any] = {
-        "full": SimpleNamespace(path=lambda part: "full", chain=["full"]),
-        "incr": SimpleNamespace(path=lambda part: "incr", chain=["full", "incr"]),
+        "full": SimpleNamespace(path=lambda part: "full", chain=["full"], metadata={}),
+        "incr": SimpleNamespace(path=lambda part: "incr", chain=["full", "incr"], metadata={}),
     }
     engine = CoreEngine(cast("Any", SimpleNamespace(backup=chain.__getitem__)), str(tmp_path))
     module = os.fork()
