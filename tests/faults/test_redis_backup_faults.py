@@ -109,7 +109,9 @@ def test_a_scratch_server_that_outlived_its_run_is_ended_by_the_next(platform: P
     for directory in (platform.state_dir, platform.scratch_dir, data.parent):
         directory.chmod(0o755)
     configuration = data.parent / "redis.conf"
-    configuration.write_text(f'port 0\nunixsocket {redis.directory}/survivor\nsave ""\ndir {data}\npidfile {data}/redis.pid\n')
+    configuration.write_text(
+        f'port 0\nunixsocket {redis.directory}/survivor\nsave ""\ndir {data}\npidfile {data}/redis.pid\n'
+    )
     log = (data.parent / "server.log").open("wb")
     survivor = subprocess.Popen([str(redis.directory / "redis-server"), str(configuration)], stdout=log, stderr=log)
     try:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.contents import look_at
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reading import read_files
 from support.modules import checks_by_name, run_module
 from support.postgresql import PostgresServer
 from support.redis import RedisServer, fill, redis_server
 from support.restore import RestoreSite
 
+FLIPS = 200
+SEED = 20261121
 LEAN = {"amcheck": False, "restore_dump": False}
 
 
@@ -74,20 +79,33 @@ def test_a_backup_says_what_it_knows_of_the_copy_and_no_secret(platform: Platfor
     assert "pencil" not in Path(backup.path("backup.json")).read_text()
 
 
-def test_every_flipped_bit_of_a_copy_is_found_by_the_verification(platform: Platform) -> None:
-    assert not platform.verify()["failed"]
+def test_every_flipped_bit_of_a_copy_is_found(platform: Platform) -> None:
+    """By the step of the verification that reads files, of which a whole run takes half a second."""
+    path, backup = platform.file(), platform.repository.backups()[-1]
+    content, chance, missed = path.read_bytes(), random.Random(SEED), []
+    for _flip in range(FLIPS):
+        position, bit = chance.randrange(len(content)), chance.randrange(8)
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << bit
+        path.write_bytes(damaged)
+        outcome = read_files(look_at(backup), ["redis/0.rdb"], platform.engine.bin_dir, None, None)
+        if [problem.path for problem in outcome.problems] != ["redis/0.rdb"]:
+            missed.append((position, bit))
+    path.write_bytes(content)
+    assert missed == []
+    assert not read_files(look_at(backup), ["redis/0.rdb"], platform.engine.bin_dir, None, None).problems
+
+
+def test_a_damaged_copy_fails_the_verification(platform: Platform) -> None:
     path = platform.file()
     content = path.read_bytes()
-    damaged = bytearray(content)
-    damaged[len(damaged) // 3] ^= 4
-    path.write_bytes(damaged)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        shown = platform.verify(full=True)
         label = platform.repository.backups()[-1].label
-        assert "redis/0.rdb" in checks_by_name(shown)[f"bytes of {label}"]["observed"]
+        assert "redis/0.rdb" in checks_by_name(platform.verify())[f"bytes of {label}"]["observed"]
     finally:
         path.write_bytes(content)
-        assert not platform.verify(full=True)["failed"]
+    assert not platform.verify()["failed"]
 
 
 def test_a_restore_test_proves_the_copy_once(platform: Platform) -> None:
