@@ -122,11 +122,6 @@ EXAMPLES = r"""
     target: newest
     rpo_target: 15m
 
-- name: Prove the newest backup
-  wellkept.maintenance.restore_test:
-    repository: /var/backups/wellkept
-    login_unix_socket: /run/postgresql
-
 - name: Prove it with the application's own assertions, within half an hour
   wellkept.maintenance.restore_test:
     repository: /var/backups/wellkept

@@ -75,6 +75,10 @@ def test_a_good_backup_is_proven_and_nothing_is_left(site: RestoreSite) -> None:
     assert "materialized view" in left_out["public.busy_course"]
     assert {"rto_seconds", "rpo_seconds", "verify_seconds", "restore_seconds", "replay_seconds", "compare_seconds",
             "amcheck_seconds", "dump_seconds"} <= set(shown["metrics"])  # fmt: skip
+    phases = ("fetch", "unpack", "replay", "start")
+    whole = sum(shown["metrics"][f"{phase}_seconds"]["value"] for phase in phases)
+    assert shown["metrics"]["rto_seconds"]["value"] == pytest.approx(whole, abs=0.01)
+    assert all(f"{phase} " in checks["RTO of main"]["observed"] for phase in (*phases, "checks"))
     assert [change["kind"] for change in shown["changes"]] == ["proof"]
     assert site.repository.proven() == [backup.label]
     assert shown["artifacts"][0]["path"] == site.repository.proof_path(backup.label)

@@ -129,7 +129,7 @@ class PitrSite:
         with scratch_directory(str(scratch), {}) as directory:
             cluster = ScratchCluster(directory, bin_dir, UNPRIVILEGED)
             try:
-                replay.lay_down(self.engine, aim, cluster)
+                replay.lay_down(self.engine, aim.backup, aim.wal.source, cluster)
                 replay.configure(aim, cluster)
                 if tamper:
                     tamper(Path(directory))

@@ -19,7 +19,7 @@ from ..catalog import record
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
-from . import content
+from . import content, replay
 from .assertions import check_assertions
 from .catalog_checks import check_catalogs
 from .file_rows import check_files
@@ -69,7 +69,8 @@ def prove(plan: Plan, part: Part) -> float | None:
         try:
             seconds = _restore(plan, cluster, part)
             if seconds is not None:
-                _examine(plan, cluster, part)
+                with _phase(part, "checks"):
+                    _examine(plan, cluster, part)
         finally:
             cluster.stop()
     part.require(
@@ -134,17 +135,18 @@ def _restore(plan: Plan, cluster: ScratchCluster, part: Part) -> float | None:
     metadata = plan.backup.metadata
     began = time.monotonic()
     with _phase(part, "restore"):
-        os.mkdir(cluster.data, 0o700)
-        plan.engine.restore(plan.backup.label, cluster.data)
-        _wal(plan).source.provide(cluster)
-    with _phase(part, "replay"):
-        _require_identity(plan, cluster)
-        _refuse_new_tablespaces(plan)
-        name = metadata["restore_point"]["name"]
-        libraries = str(metadata["settings"].get("shared_preload_libraries") or "")
-        cluster.configure(int(metadata["server_version"]), libraries, {"recovery_target_name": name})
-        refused = _start(plan, cluster)
+        spent = replay.lay_down(plan.engine, plan.backup, _wal(plan).source, cluster)
+    _require_identity(plan, cluster)
+    _refuse_new_tablespaces(plan)
+    name = metadata["restore_point"]["name"]
+    libraries = str(metadata["settings"].get("shared_preload_libraries") or "")
+    told = {"recovery_target_name": name, **replay.TIMED_LOG}
+    cluster.configure(int(metadata["server_version"]), libraries, told)
+    refused = _start(plan, cluster)
     seconds = time.monotonic() - began
+    spent["replay"] = replay.read_log(cluster.read_log()).seconds.get("replay", 0.0)
+    # What remains is what it took to come up, before and after the replay.
+    replay.record_seconds({**spent, "start": max(0.0, seconds - sum(spent.values()))}, part)
     part.metric("restored_bytes", bytes_used(cluster.data), "bytes")
     stopped = cluster.stopped_at_target()
     reached = part.require(

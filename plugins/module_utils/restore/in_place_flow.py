@@ -58,7 +58,7 @@ def recover(wish: Wish, part: Part) -> Journal | None:
     cluster = ScratchCluster(place.work, wish.bin_dir, wish.user, lasting=wish.pause)
     paused = False
     try:
-        seconds = replay.lay_down(wish.engine, wish.aim, cluster)
+        seconds = replay.lay_down(wish.engine, wish.aim.backup, wish.aim.wal.source, cluster)
         auto = os.path.join(cluster.data, "postgresql.auto.conf")
         shutil.copyfile(auto, os.path.join(place.work, "auto.conf.of-backup"))
         _configure(wish, cluster)

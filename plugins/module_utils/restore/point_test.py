@@ -90,7 +90,7 @@ def prove_target(plan: Plan, aim: Aim, part: Part) -> float | None:
     with scratch_directory(plan.base, dict(plan.holder)) as directory:
         cluster = ScratchCluster(directory, plan.bin_dir, plan.user)
         try:
-            seconds = replay.lay_down(plan.engine, aim, cluster)
+            seconds = replay.lay_down(plan.engine, aim.backup, aim.wal.source, cluster)
             replay.configure(aim, cluster)
             recovered = replay.start(aim, cluster, plan.timeout, part)
             if recovered is None:

@@ -15,6 +15,8 @@ from datetime import datetime, timezone
 
 from .. import postgresql
 from ..backup.engine import Engine
+from ..backup.repository import Backup
+from ..backup.wal_source import WalSource
 from ..errors import MaintenanceError
 from ..quantities import human_seconds
 from ..result import Part
@@ -26,6 +28,10 @@ from .targets import is_reached, settings
 _WAL_AT_MOST = 2 << 30
 _MARGIN_BYTES = 96 << 20
 
+# So that the log says when recovery began and ended: see :func:`read_log`.
+TIMED_LOG = {"log_line_prefix": "%m [%p] ", "log_timezone": "UTC", "timezone": "UTC"}
+# What of a restore counts as its time: until the server answers.
+_COUNTED = ("fetch", "unpack", "replay", "start")
 _FETCHED = re.compile(r"wellkept: fetched \S+ in (\d+\.\d+) s")
 _STAMP = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC .*"
 _LAST = re.compile(r"last completed transaction was at log time (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)\+00")
@@ -53,17 +59,17 @@ class Recovered(t.NamedTuple):
         return f"timeline {self.timeline or 'unchanged'}, WAL position {self.lsn or 'unknown'}{moment}"
 
 
-def lay_down(engine: Engine, aim: Aim, cluster: ScratchCluster) -> dict[str, float]:
+def lay_down(engine: Engine, backup: Backup, wal: WalSource, cluster: ScratchCluster) -> dict[str, float]:
     """The files and the WAL of the backup in the cluster's directories; returns seconds by phase."""
     began = time.monotonic()
     os.mkdir(cluster.data, 0o700)
-    engine.restore(aim.backup.label, cluster.data)
+    engine.restore(backup.label, cluster.data)
     middle = time.monotonic()
-    aim.wal.source.provide(cluster)
-    laid, wal = middle - began, time.monotonic() - middle
-    if len(aim.backup.chain) > 1:
-        return {"fetch": wal, "unpack": laid}
-    return {"fetch": laid + wal, "unpack": 0.0}
+    wal.provide(cluster)
+    laid, provided = middle - began, time.monotonic() - middle
+    if len(backup.chain) > 1:
+        return {"fetch": provided, "unpack": laid}
+    return {"fetch": laid + provided, "unpack": 0.0}
 
 
 def configure(aim: Aim, cluster: ScratchCluster, **others: str) -> None:
@@ -84,9 +90,7 @@ def configure(aim: Aim, cluster: ScratchCluster, **others: str) -> None:
         "recovery_target_timeline": str(aim.wal.timeline),
         # So that restartpoints remove what was replayed: there may be far more WAL than room.
         "max_wal_size": "1GB",
-        "log_line_prefix": "%m [%p] ",
-        "log_timezone": "UTC",
-        "timezone": "UTC",
+        **TIMED_LOG,
         **others,
     }
     cluster.configure(int(metadata["server_version"]), libraries, told)
@@ -199,8 +203,12 @@ def record_seconds(seconds: t.Mapping[str, float], part: Part, prefix: str = "")
     """A metric for each phase; returns the seconds from the first byte to a server that answers."""
     for name, spent in seconds.items():
         part.metric(f"{prefix}{name}_seconds", round(spent, 3), "seconds")
-    return sum(spent for name, spent in seconds.items() if name in ("fetch", "unpack", "replay", "start"))
+    return sum(spent for name, spent in seconds.items() if name in _COUNTED)
 
 
-def describe_seconds(seconds: t.Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {human_seconds(spent)}" for name, spent in seconds.items())
+def describe_seconds(metrics: t.Mapping[str, t.Mapping[str, t.Any]], prefix: str = "") -> str:
+    """Where the time of a restore went, by the *metrics* of its phases."""
+    found = {name: metrics.get(f"{prefix}{name}_seconds") for name in (*_COUNTED, "checks")}
+    if "repository_fetch_seconds" in metrics:
+        found = {"fetch from the other host": metrics["repository_fetch_seconds"], **found}
+    return ", ".join(f"{name} {human_seconds(metric['value'])}" for name, metric in found.items() if metric)
