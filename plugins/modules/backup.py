@@ -26,6 +26,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
+  - wellkept.maintenance.pgbackrest
   - wellkept.maintenance.database_host
 options:
   cluster:
@@ -39,9 +40,11 @@ options:
     type: path
     required: true
   engine:
-    description: How backups are made. V(core) needs nothing but PostgreSQL's own programs.
+    description:
+      - How backups are made. V(core) needs nothing but PostgreSQL's own programs.
+      - V(pgbackrest) leaves base and WAL to pgBackRest, on the server's own host, and keeps all else in O(repository).
     type: str
-    choices: [core]
+    choices: [core, pgbackrest]
     default: core
   bin_dir:
     description:
@@ -326,8 +329,13 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings, ssh, wal_remote
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import CREATE, IncrementalRefusedError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import (
+    CREATE,
+    Engine,
+    IncrementalRefusedError,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import ENGINES, open_engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import PGBACKREST_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
     Policy,
     State,
@@ -349,7 +357,6 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_keeping import keep_wal, thin_out
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
 )
@@ -358,6 +365,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
+    **PGBACKREST_OPTIONS,
     **ssh.OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
@@ -402,20 +410,27 @@ def back_up(module: AnsibleModule, part: Part) -> None:
             store.prepare(repository, part)
     server = measure_server(module.params, part)
     params = module.params
-    engine = open_engine(params["engine"], repository, task=CREATE, version=server.version, bin_dir=params["bin_dir"])
-    if not params["wal_archive"]:
+    engine = open_engine(
+        params["engine"],
+        repository,
+        task=CREATE,
+        version=server.version,
+        params=params,
+        bin_dir=params["bin_dir"],
+    )
+    if not params["wal_archive"] and not engine.own_archive:
         refuse_failing_archiver(params)
     if module.check_mode:
-        if params["wal_archive"]:
-            keep_wal(params, repository, part, check_mode=True)
+        engine.keep_wal(part, check_mode=True)
         foretell(measure(engine, server, policy, part), part)
         return
     repository.prepare()
     with repository.locked(holder(module.params)):
-        remove_leftovers(repository, policy, part)
-        if params["wal_archive"]:
-            keep_wal(params, repository, part, check_mode=False)
-            refuse_failing_archiver(params)
+        remove_leftovers(engine, policy, part)
+        engine.keep_wal(part, check_mode=False)
+        if engine.own_archive and part.failures():
+            return  # without its archive it could make no backup, and what is there stays
+        refuse_failing_archiver(params)
         state = measure(engine, server, policy, part)
         decision, state = settle(state, part)
         if decision.due:
@@ -426,8 +441,7 @@ def back_up(module: AnsibleModule, part: Part) -> None:
         else:
             report_newest(state, part)
         expire(state, part)
-        if params["wal_archive"]:
-            thin_out(params, repository, server.system_identifier, part)
+        engine.thin_out_wal(server.system_identifier, part)
 
 
 def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> Backup | None:
@@ -486,11 +500,13 @@ def expire(state: State, part: Part) -> None:
     findings.report_retention(part, decided, state.policy.rules, "went", failed=left & set(decided.going))
 
 
-def remove_leftovers(repository: Repository, policy: Policy, part: Part) -> None:
+def remove_leftovers(engine: Engine, policy: Policy, part: Part) -> None:
     """Remove what killed runs left."""
+    repository = engine.repository
     names = repository.leftovers()
     for name in names:
         clear_leftover(repository, name, policy.stores)
+        engine.clear_leftover(name.partition("-")[2])
         size = repository.remove_leftover(name)
         part.change("leftover", name, human_bytes(size), "removed")
     part.require(

@@ -27,6 +27,7 @@ description:
   - In check mode only names and sizes are looked at.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
+  - wellkept.maintenance.pgbackrest_reading
 options:
   database_host:
     description:
@@ -149,7 +150,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import verification_findings as findings
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.access import exposed
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import VERIFY, Engine, Verification
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import Engines
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.remembered import Budget, Remembered
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
     Backup,
@@ -176,6 +178,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "max_age": {"type": "str", "default": "25h"},
     "proof_max_age": {"type": "str", "default": "8d"},
     "wal_archive": {"type": "path", "default": ""},
+    **READING_OPTIONS,
 }
 
 
@@ -204,14 +207,15 @@ def work(module: AnsibleModule, part: Part) -> None:
         rotating=True,
         budget=Budget(limits.seconds, limits.bytes),
     )
-    found = verify(module, by_importance(backups), remembered, part)
+    engines = Engines(repository, VERIFY, module.params)
+    found = verify(module, by_importance(backups), engines, remembered, part)
     findings.report_bytes(found, module.check_mode, part)
     if not module.check_mode:
         note(repository, found, part)
         remembered.clean({wal_verification.MEMORY, *(backup.label for backup in repository.backups())})
         findings.report_reading(found, remembered, limits.reread_within, part)
-    if module.params["wal_archive"] and backups:
-        verify_archive(module, repository.backups() or backups, remembered, part)
+    if backups:
+        verify_archive(module, repository.backups() or backups, engines, remembered, part)
     findings.report_audit(measure(repository, found, limits.ages), part)
 
 
@@ -225,14 +229,14 @@ def by_importance(backups: t.Sequence[Backup]) -> list[Backup]:
 
 
 def verify(
-    module: AnsibleModule, backups: t.Sequence[Backup], remembered: Remembered, part: Part
+    module: AnsibleModule, backups: t.Sequence[Backup], engines: Engines, remembered: Remembered, part: Part
 ) -> dict[str, Verification]:
     """Read what is due of *backups*; those that are gone by then are left out."""
     repository = remembered.repository
     holder = {"run": module.params["run_id"], "activity": "backup_verification"}
     found: dict[str, Verification] = {}
     for backup in backups:
-        engine = engine_for(backup, repository, module.params["bin_dir"], part, newest=not found)
+        engine = engine_for(backup, engines, part, newest=not found)
         if engine and module.check_mode:
             found[backup.label] = engine.verify(backup.label, quick=True, remembered=remembered)
         elif engine:
@@ -243,11 +247,10 @@ def verify(
     return found
 
 
-def engine_for(backup: Backup, repository: Repository, bin_dir: str, part: Part, *, newest: bool) -> t.Optional[Engine]:
+def engine_for(backup: Backup, engines: Engines, part: Part, *, newest: bool) -> t.Optional[Engine]:
     """The engine that made *backup*, with the programs of its version; None, told as unknown, where they are gone."""
-    version = int(backup.metadata["server_version"])
     try:
-        return open_engine(backup.metadata["engine"], repository, task=VERIFY, version=version, bin_dir=bin_dir)
+        return engines.of(backup)
     except MissingToolError as missing:
         if newest:
             raise
@@ -261,13 +264,16 @@ def engine_for(backup: Backup, repository: Repository, bin_dir: str, part: Part,
         return None
 
 
-def verify_archive(module: AnsibleModule, backups: t.Sequence[Backup], remembered: Remembered, part: Part) -> None:
+def verify_archive(
+    module: AnsibleModule, backups: t.Sequence[Backup], engines: Engines, remembered: Remembered, part: Part
+) -> None:
     """Whether the WAL archive goes on from each backup of the newest one's cluster, and its segments are whole."""
     newest, cluster = backups[-1], str(backups[-1].metadata["system_identifier"])
     ours = [backup for backup in backups if str(backup.metadata["system_identifier"]) == cluster]
-    engine = engine_for(newest, remembered.repository, module.params["bin_dir"], part, newest=True)
-    if engine is None:
+    engine = engine_for(newest, engines, part, newest=True)
+    if engine is None or not (module.params["wal_archive"] or engine.own_archive):
         return
+    ours = [backup for backup in ours if backup.metadata["engine"] == engine.name]
     source = engine.wal_of(newest, directory_of(module.params["wal_archive"], cluster), earlier=ours[-2::-1])
     findings.report_archive(wal_verification.continuity(source, ours), part, newest.label)
     if not module.check_mode:

@@ -83,12 +83,13 @@ def measure(connection: t.Any) -> Found:
     return Found(**query(connection, _STATE)[0])
 
 
-def decide(found: Found, wish: Wish, wanted: str) -> Verdict:
-    """Whose command the server runs, and which settings would make it archive by the command *wanted*.
+def decide(found: Found, way: Way) -> Verdict:
+    """Whose command the server runs, and which settings would make it archive in this *way*.
 
     A command that is not ours is never replaced: somebody relies on it.
     """
-    helper = any(name in found.command for name in (file_name(wal_helper), file_name(wal_over_ssh)))
+    wanted = way.command
+    helper = any(mark in found.command for mark in way.marks)
     if found.library or (found.command not in ("", "(disabled)", wanted) and not helper):
         return Verdict("foreign", {})
     if found.command == wanted:
@@ -99,7 +100,7 @@ def decide(found: Found, wish: Wish, wanted: str) -> Verdict:
         kind = "none"
     settings = {} if kind == "ours" else {"archive_command": wanted}
     if found.timeout == 0:
-        settings["archive_timeout"] = str(wish.timeout)
+        settings["archive_timeout"] = str(way.wish.timeout)
     return Verdict(kind, settings)
 
 
@@ -117,10 +118,18 @@ class Way:
     """How WAL gets to the archive: here by a helper in the archive itself, as the server is on this host."""
 
     programs: t.ClassVar[t.Sequence[types.ModuleType]] = (wal_helper,)
+    # What it is called where something of it is made, and what to do where somebody else's command is in its place.
+    kind = "WAL archive"
+    way_out = "leave wal_archive empty"
 
     def __init__(self, found: Found, wish: Wish) -> None:
         self.found = found
         self.wish = wish
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Words by which a command of ours is known, one for another archive among them."""
+        return file_name(wal_helper), file_name(wal_over_ssh)
 
     @property
     def command(self) -> str:

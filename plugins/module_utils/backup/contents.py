@@ -65,7 +65,8 @@ def look_at(backup: Backup) -> Look:
             for entry in source["entries"]:
                 if entry["kind"] == "file":
                     entries[f"files/{number}/{entry['path']}"] = Expected(entry["bytes"], entry["sha256"])
-    look.manifest.update(_manifest(look, BASE_MANIFEST) or {})
+    if backup.holds_base:
+        look.manifest.update(_manifest(look, BASE_MANIFEST) or {})
     # What is in archives is covered by their hashes.
     unpacked = [] if backup.metadata.get("packed") else look.manifest.get("Files", [])
     for entry in unpacked:
@@ -168,6 +169,8 @@ def missing_directories(look: Look) -> list[Problem]:
 
 def missing_wal(look: Look) -> list[Problem]:
     """Segments between the start of the backup and its restore point that it never had, or that have another size."""
+    if not look.backup.holds_base:
+        return []
     metadata = look.backup.metadata
     size = metadata["settings"]["wal_segment_size"]
     start, end = metadata["start_lsn"], metadata["restore_point"]["lsn"]

@@ -13,6 +13,7 @@ import time
 import typing as t
 
 from ..errors import MaintenanceError
+from ..result import Part
 from .core_creation import CoreCreation
 from .engine import CREATE, RESTORE, VERIFY, Engine, Forecast, Made, Order, Seen, Source, Verification
 from .packed.compression import parse_compression
@@ -21,7 +22,9 @@ from .packed.unpacking import Base, base_bytes, bases_as_directories, bytes_to_l
 from .programs import run_program, workers
 from .remembered import Remembered
 from .repository import Backup, Repository, new_label
+from .server import Server
 from .verification import examine
+from .wal_keeping import keep_wal, thin_out
 from .wal_source import Directories, WalSource
 
 # What a first backup is taken to need beside its base, in the absence of an earlier one.
@@ -106,6 +109,17 @@ class CoreEngine(Engine):
             os.makedirs(directory, mode=0o700, exist_ok=True)
             command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
             run_program(command, {}, None, what="copy the base backup")
+
+    def incremental_refused(self, server: Server) -> str:
+        return server.incremental_refused
+
+    def keep_wal(self, part: Part, *, check_mode: bool) -> None:
+        if self.params["wal_archive"]:
+            keep_wal(self.params, self.repository, part, check_mode=check_mode)
+
+    def thin_out_wal(self, system_identifier: str, part: Part) -> None:
+        if self.params["wal_archive"]:
+            thin_out(self.params, self.repository, system_identifier, part)
 
     def wal_of(self, backup: Backup, archive: str = "", *, earlier: t.Sequence[Backup] = ()) -> WalSource:
         beside = [one.path("wal") for one in (backup, *earlier)]

@@ -25,9 +25,11 @@ import typing as t
 from datetime import datetime
 
 from ..errors import MaintenanceError
+from ..result import Part
 from .consistent_point import Point
 from .remembered import Remembered
 from .repository import Backup, Repository
+from .server import Server
 from .stores.store import Store
 from .wal_source import WalSource
 
@@ -110,9 +112,14 @@ class Engine(abc.ABC):
     # The programs of PostgreSQL that each of the tasks CREATE, VERIFY and RESTORE needs.
     programs: t.ClassVar[t.Mapping[str, t.Sequence[str]]]
 
-    def __init__(self, repository: Repository, bin_dir: str) -> None:
+    # Whether it archives WAL in a place of its own, and not in that of the option ``wal_archive``.
+    own_archive: t.ClassVar[bool] = False
+
+    def __init__(self, repository: Repository, bin_dir: str, params: t.Mapping[str, t.Any] | None = None) -> None:
+        """*params* are the options of the module that uses it."""
         self.repository = repository
         self.bin_dir = bin_dir
+        self.params = params or {}
 
     @abc.abstractmethod
     def plan(self, order: Order, source: Source) -> Forecast:
@@ -146,6 +153,21 @@ class Engine(abc.ABC):
         """Lay down the data directory of *label* in the empty *directory*; its WAL is still to be replayed."""
 
     @abc.abstractmethod
+    def incremental_refused(self, server: Server) -> str:
+        """Why no incremental backup of *server* can be made; empty when one can."""
+
+    @abc.abstractmethod
+    def keep_wal(self, part: Part, *, check_mode: bool) -> None:
+        """See that the server archives its WAL, where that is wanted, and set up what is missing and may be."""
+
+    @abc.abstractmethod
+    def thin_out_wal(self, system_identifier: str, part: Part) -> None:
+        """Remove archived WAL of the cluster that no backup needs any more."""
+
+    def clear_leftover(self, label: str) -> None:  # noqa: B027 (most engines keep nothing elsewhere)
+        """Remove what is kept elsewhere for the backup *label*, which a killed run left half made or half removed."""
+
+    @abc.abstractmethod
     def wal_of(self, backup: Backup, archive: str = "", *, earlier: t.Sequence[Backup] = ()) -> WalSource:
         """The WAL that leads on from *backup*: its own, what *earlier* ones have of their own, and what was archived.
 
@@ -173,5 +195,5 @@ class Engine(abc.ABC):
         return self.repository.expire(label, remove_elsewhere)
 
     def list(self) -> list[Backup]:
-        """The backups that are there, oldest first."""
-        return self.repository.backups()
+        """The backups of this engine that are there, oldest first."""
+        return [backup for backup in self.repository.backups() if backup.metadata["engine"] == self.name]

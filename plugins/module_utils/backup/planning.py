@@ -57,18 +57,20 @@ class State(t.NamedTuple):
 def measure(engine: Engine, server: Server, policy: Policy, part: Part) -> State:
     """Which backups are there, and whether they look sound: the newest chain is looked at, by names and sizes."""
     repository = engine.repository
-    everything, damaged = engine.list(), repository.damaged()
-    backups = [b for b in everything if b.metadata["system_identifier"] == server.system_identifier]
-    strangers = [b.label for b in everything if b not in backups]
+    ours, damaged = engine.list(), repository.damaged()
+    backups = [b for b in ours if b.metadata["system_identifier"] == server.system_identifier]
+    strangers = [b.label for b in ours if b not in backups]
+    others = {b.label: b.metadata["engine"] for b in repository.backups() if b.metadata["engine"] != engine.name}
     remarks = [f"{entry.label}: {entry.problem}" for entry in damaged]
     remarks += [f"{label} is of another cluster" for label in strangers]
+    remarks += [f"{label} was made by the engine {name}" for label, name in others.items()]
     part.check(
         "descriptions of backups",
         "warned" if remarks else "passed",
-        expected="every backup described by a backup.json as it was written, and of this cluster",
+        expected="every backup described by a backup.json as it was written, of this cluster and engine",
         observed="; ".join(remarks) or f"{len(backups)} backups",
         advice="Such a backup is relied on for nothing, and never removed. Find out what damages the repository, or "
-        "give the backups of another cluster a name of their own.",
+        "give the backups of another cluster or engine a name of their own.",
     )
     _tell_noted_damage(repository, backups, part)
     newest = backups[-1].chain if backups else []
@@ -106,7 +108,7 @@ def known(repository: Repository, backup: Backup, unsound: t.Container[str] = ()
 
 def choose(state: State) -> Decision:
     """Whether a backup is due, and of which type, as far as can be told without reading the chain."""
-    refused = state.server.incremental_refused
+    refused = state.engine.incremental_refused(state.server)
     newest = state.engine.repository.backup(state.known[-1].label).metadata if state.known else None
     if newest and newest["timeline"] != state.server.timeline:
         refused = refused or f"the server is on timeline {state.server.timeline} by now"

@@ -56,7 +56,7 @@ class Backup(t.NamedTuple):
     @property
     def holds_base(self) -> bool:
         """Whether base and WAL are in the backup itself, not where its engine keeps them."""
-        return self.metadata["engine"] == "core"
+        return str(self.metadata["engine"]) == "core"
 
     @property
     def chain(self) -> list[str]:

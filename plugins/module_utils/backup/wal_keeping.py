@@ -61,16 +61,16 @@ def keep_wal(params: t.Mapping[str, t.Any], repository: Repository, part: Part, 
         found = archiving.measure(connection)
         way = way_of_wal(params, found, wish)
         way.account()
-        verdict = _set_up(connection, way, part, check_mode=check_mode)
+        verdict = set_up(connection, way, part, check_mode=check_mode)
         if not check_mode:
             found = archiving.measure(connection)
-            verdict = archiving.decide(found, wish, way.command)
-        _check_settings(found, verdict, way, part, check_mode=check_mode)
+            verdict = archiving.decide(found, way)
+        check_settings(found, verdict, way, part, check_mode=check_mode)
         if not check_mode and found.mode != "off" and verdict.kind in ("ours", "other") and _is_open(way, part):
             marker = write_marker(connection, repository, params["login_db"], "heartbeat")
             _prove(connection, marker, found, wish, part)
             found = archiving.measure(connection)
-        _check_waiting(found, part, repaired=check_mode and bool(way.missing() or verdict.set))
+        check_waiting(found, part, repaired=check_mode and bool(way.missing() or verdict.set))
 
 
 def way_of_wal(params: t.Mapping[str, t.Any], found: Found, wish: Wish) -> Way:
@@ -93,7 +93,7 @@ def _is_open(way: Way, part: Part) -> bool:
     )
 
 
-def _set_up(connection: t.Any, way: Way, part: Part, *, check_mode: bool) -> Verdict:
+def set_up(connection: t.Any, way: Way, part: Part, *, check_mode: bool) -> Verdict:
     found, wish = way.found, way.wish
     words = "would be made" if check_mode else "made"
     paths = way.missing()
@@ -101,8 +101,8 @@ def _set_up(connection: t.Any, way: Way, part: Part, *, check_mode: bool) -> Ver
         way.prepare(paths)
         paths = [path for path in paths if path not in way.missing()]
     for path in paths:
-        part.change("WAL archive", path, "absent or old", words)
-    verdict = archiving.decide(found, wish, way.command)
+        part.change(way.kind, path, "absent or old", words)
+    verdict = archiving.decide(found, way)
     if not wish.configure or verdict.kind == "foreign":
         return verdict
     for name, setting in verdict.set.items():
@@ -113,7 +113,7 @@ def _set_up(connection: t.Any, way: Way, part: Part, *, check_mode: bool) -> Ver
     return verdict
 
 
-def _check_settings(found: Found, verdict: Verdict, way: Way, part: Part, *, check_mode: bool) -> None:
+def check_settings(found: Found, verdict: Verdict, way: Way, part: Part, *, check_mode: bool) -> None:
     part.require(
         "archive_mode",
         found.mode != "off",
@@ -129,7 +129,7 @@ def _check_settings(found: Found, verdict: Verdict, way: Way, part: Part, *, che
             False,
             expected="the helper of this collection, or none",
             observed=f"another one, by {archiving.program_of(found)}; it was left alone",
-            advice="Two archives in one server are not possible: leave wal_archive empty, or take that command away.",
+            advice=f"Two archives in one server are not possible: {way.way_out}, or take that command away.",
         )
     else:
         part.require(
@@ -149,7 +149,7 @@ def _check_settings(found: Found, verdict: Verdict, way: Way, part: Part, *, che
     )
 
 
-def _check_waiting(found: Found, part: Part, *, repaired: bool) -> None:
+def check_waiting(found: Found, part: Part, *, repaired: bool) -> None:
     part.check(
         "WAL waiting to be archived",
         "failed" if found.failing and not repaired else "warned" if found.waiting > _MANY_WAITING else "passed",
