@@ -66,6 +66,11 @@ bench: setup-test ## Measure the speed
 bench-database: setup-test ## Measure vacuum and reindex against PostgreSQL's own tools, on 2.8 GB
 	@python bench/run.py database
 
+.PHONY: bench-backup
+bench-backup: setup-test ## Measure backup, verification and restore test against PostgreSQL's tools and pgBackRest
+	@scripts/system_packages pgbackrest=pgbackrest
+	@python bench/run.py backup restore_test
+
 .PHONY: build
 build: setup-demo ## Build the collection's archive
 	@ansible-galaxy collection build --force
@@ -88,7 +93,7 @@ setup-demo:
 setup-test:
 	@scripts/venv test
 	@scripts/system_packages logrotate=logrotate setpriv=util-linux redis-check-rdb=redis-tools ssh=openssh-client sshd=openssh-server \
-		rsync=rsync
+		rsync=rsync zstd=zstd lz4=lz4
 
 # -- test hosts: containers that run systemd, reached over SSH (docs/molecule.md) --
 

@@ -1,10 +1,11 @@
-"""How fast a backup and its verification are: against plain pg_basebackup, cp and pg_verifybackup, in the same run.
+"""How fast a backup and its verification are: against pg_basebackup, pgbackrest, cp and pg_verifybackup, in one run.
 
-    .venv/bin/python bench/backup.py [--rows 4000000] [--rounds 3]
+    make bench-backup
+    .venv/bin/python bench/backup.py [--rows 8000000] [--rounds 3] [--bin-dir /usr/lib/postgresql/15/bin]
 
-Prints medians, and ratios to plain pg_basebackup. The module's own backup does more than copy: it brings the WAL,
-verifies every byte, dumps, fingerprints and hashes; the rows without a dump and the phase `base` show what of it the
-copy costs. Verifications read from the disk, not from memory: what is cached is dropped before each.
+Prints medians, and ratios to pg_basebackup; the ways take turns. The module's own backup does more than copy: it brings
+the WAL, verifies every byte, dumps, fingerprints and hashes; the phases below it show what of it the copy costs.
+Verifications read from the disk, not from memory: what is cached is dropped before each.
 """
 
 from __future__ import annotations
@@ -13,28 +14,22 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "collections"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "collections"), str(ROOT / "tests")]
 
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reading import drop_cached  # noqa: E402
-from support.modules import run_module  # noqa: E402
-from support.postgresql import PostgresServer, postgres_server  # noqa: E402
+from backup_ways import BackupWays, Measured  # noqa: E402
+from support.postgresql import PostgresServer, debian_bin_dir, embedded_bin_dir, postgres_server  # noqa: E402
 
 MEGA = 1_000_000
+PLAIN = "pg_basebackup"
+FIRST, AGAIN = "backup_verification, first", "backup_verification, again"
+FIRST_PACKED, AGAIN_PACKED = "backup_verification of zstd, first", "backup_verification of zstd, again"
 
-
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    began = time.monotonic()
-    result = work()
-    return time.monotonic() - began, result
+Round = dict[str, Measured]
 
 
 def fill(server: PostgresServer, rows: int) -> int:
@@ -50,107 +45,107 @@ def fill(server: PostgresServer, rows: int) -> int:
     return sum(path.stat().st_size for path in paths)
 
 
-def plain_basebackup(server: PostgresServer, directory: Path) -> None:
-    environment = {**os.environ, "PGHOST": str(server.socket_dir), "PGPORT": str(server.port), "PGUSER": "postgres"}
-    command = [str(server.bin_dir / "pg_basebackup"), "-D", str(directory / "plain"), "--checkpoint=fast"]
-    subprocess.run(command, check=True, env=environment)
+def backups(ways: BackupWays, number: int) -> Round:
+    """Each way once; which one comes first changes from round to round."""
+    bare = {"interval": "0", "full_every": "0", "dump": False}
+    kinds = {
+        "cp -a and sync": ways.copy,
+        PLAIN: lambda: ways.basebackup("plain"),
+        "pg_basebackup to tar, gzip": lambda: ways.basebackup("tar", "-Ft", "--compress=client-gzip:1"),
+        "backup, no dump": lambda: ways.module("core", **bare),
+        "backup, no dump, lz4": lambda: ways.module("core-lz4", compression="lz4", **bare),
+        "backup, no dump, zstd": lambda: ways.module("core-zstd", compression="zstd", **bare),
+        "backup, with dump": lambda: ways.module("dumped", **{**bare, "dump": True}),
+    }
+    if shutil.which("pgbackrest") and ways.server.major <= 15:
+        for words, kind in (("uncompressed", "none"), ("zst", "zst"), ("lz4", "lz4")):
+            level = ["--compress-level=1"] if kind != "none" else []
+            options = [f"--compress-type={kind}", *level]
+            kinds[f"pgbackrest, {words}"] = lambda kind=kind, options=options: ways.pgbackrest(f"rest-{kind}", *options)
+    names = list(kinds)
+    turn = number * 3 % len(names)
+    measured = {}
+    for name in names[turn:] + names[:turn]:
+        os.sync()
+        measured[name] = kinds[name]()
+        say(name, measured[name])
+    nothing = "nothing due"
+    measured[nothing] = ways.module("core", interval="20h", dump=False)
+    return {name: measured[name] for name in [*names, nothing]}
 
 
-def plain_copy(server: PostgresServer, directory: Path) -> None:
-    subprocess.run(["cp", "-a", "--reflink=never", str(server.data), str(directory / "copy")], check=True)
-    subprocess.run(["sync", "-f", str(directory)], check=True)
+def verifications(ways: BackupWays) -> Round:
+    measured = {"pg_verifybackup": ways.pg_verifybackup("plain")}
+    for name in ("none", "zst"):
+        if ways.place(f"rest-{name}").exists():
+            measured[f"pgbackrest verify, {name}"] = ways.pgbackrest_verify(f"rest-{name}")
+    for place, first, again in (("core", FIRST, AGAIN), ("core-zstd", FIRST_PACKED, AGAIN_PACKED)):
+        ways.forget_readings(place)
+        measured[first] = ways.verification(place)
+        measured[again] = ways.verification(place)
+    for name, found in measured.items():
+        say(name, found)
+    return measured
 
 
-def backup(server: PostgresServer, directory: Path, **options: Any) -> dict[str, Any]:
-    shown = run_module(
-        "backup",
-        {
-            **server.login(),
-            "bin_dir": str(server.bin_dir),
-            "repository": str(directory / "repository"),
-            "state_dir": str(directory / "state"),
-            "interval": "0",
-            "full_every": "0",
-            **options,
-        },
-        timeout=3600,
-    )
-    assert not shown["failed"], shown["msg"]
-    return shown
+def say(name: str, measured: Measured) -> None:
+    print(f"{name}: {measured.seconds:.2f} s", file=sys.stderr, flush=True)
 
 
-def verify(server: PostgresServer, directory: Path, **options: Any) -> dict[str, Any]:
-    where = {"repository": str(directory / "repository"), "state_dir": str(directory / "state")}
-    shown = run_module("backup_verification", {**where, "bin_dir": str(server.bin_dir), **options}, timeout=3600)
-    assert not shown["failed"], shown["msg"]
-    return shown
+def median(rounds: list[Round], name: str) -> float:
+    return statistics.median(each[name].seconds for each in rounds)
 
 
-def verifications(server: PostgresServer, directory: Path) -> dict[str, tuple[float, int]]:
-    """Seconds and bytes of reading what the repository holds: by pg_verifybackup, for the first time, and again."""
-    bases = list((directory / "repository" / "main").glob("*/base"))
-    files = [path for base in bases for path in base.rglob("*") if path.is_file()]
-    for path in files:
-        drop_cached(str(path))
-    program = str(server.bin_dir / "pg_verifybackup")
-    plain = timed(lambda: [subprocess.run([program, "--no-parse-wal", base], check=True) for base in bases])[0]
-    found = {"pg_verifybackup of the bases alone": (plain, sum(path.stat().st_size for path in files))}
-    for name in ("backup_verification, for the first time", "backup_verification, again"):
-        metrics = verify(server, directory)["metrics"]
-        # The module's own time: Python's start, about 0.3 s, is the same for a gigabyte and for a terabyte.
-        found[name] = (metrics["verification_seconds"]["value"], metrics["verified_bytes"]["value"])
-    return found
+def show_backups(rounds: list[Round], size: int) -> None:
+    print("| way | seconds | MB/s | against pg_basebackup | on the disk MB |\n|---|---:|---:|---:|---:|")
+    plain = median(rounds, PLAIN)
+    for name, measured in rounds[0].items():
+        seconds = median(rounds, name)
+        print(
+            f"| {name} | {seconds:.2f} | {size / MEGA / seconds:.0f} | {seconds / plain:.2f} | "
+            f"{measured.bytes / MEGA:.0f} |"
+        )
+        for phase in ("base", "content", "dump", "verify_base", "verify", "sync") if name != "nothing due" else ():
+            if phase in measured.phases:
+                spent = statistics.median(each[name].phases[phase] for each in rounds)
+                print(f"| &nbsp; of it {phase} | {spent:.2f} | {size / MEGA / spent:.0f} | {spent / plain:.2f} | |")
 
 
-def one_round(server: PostgresServer) -> tuple[dict[str, float], dict[str, tuple[float, int]]]:
-    """Seconds of each way, in a directory of its own that is removed afterwards."""
-    directory = Path(tempfile.mkdtemp(prefix="wellkept-bench-"))
-    try:
-        seconds = {
-            "cp -a and sync": timed(lambda: plain_copy(server, directory))[0],
-            "plain pg_basebackup": timed(lambda: plain_basebackup(server, directory))[0],
-        }
-        seconds["backup, no dump"], shown = timed(lambda: backup(server, directory, dump=False))
-        seconds["  of it: base"] = shown["metrics"]["base_seconds"]["value"]
-        seconds["backup, with dump"], shown = timed(lambda: backup(server, directory))
-        seconds["  of it: dump"] = shown["metrics"]["dump_seconds"]["value"]
-        server.sql("UPDATE submission SET made = now() WHERE id % 100 = 0")
-        incremental = {"dump": False, "full_every": "7d"}
-        seconds["incremental, no dump, 1 % of rows changed"] = timed(lambda: backup(server, directory, **incremental))[
-            0
-        ]
-        seconds["nothing due"] = timed(lambda: backup(server, directory, interval="20h"))[0]
-        shutil.rmtree(directory / "repository" / "main" / "verified", ignore_errors=True)
-        return seconds, verifications(server, directory)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+def show_verifications(rounds: list[Round]) -> None:
+    print("\n| verification | seconds | MB | MB/s | against pg_verifybackup | against the first time |")
+    print("|---|---:|---:|---:|---:|---:|")
+    plain = median(rounds, "pg_verifybackup")
+    before = {AGAIN: FIRST, AGAIN_PACKED: FIRST_PACKED}
+    for name in rounds[0]:
+        seconds, megabytes = median(rounds, name), rounds[0][name].bytes / MEGA
+        first = f"{seconds / median(rounds, before[name]):.3f}" if name in before else ""
+        speed = f"{megabytes / seconds:.0f}" if not first else ""
+        print(f"| {name} | {seconds:.3f} | {megabytes:.0f} | {speed} | {seconds / plain:.2f} | {first} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=4_000_000)
+    parser.add_argument("--rows", type=int, default=8_000_000, help="8 millions are 2.25 GB")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bin-dir", type=Path, default=debian_bin_dir(15) or embedded_bin_dir())
     arguments = parser.parse_args()
-    with postgres_server({"shared_buffers": "256MB", "max_wal_size": "4GB"}) as server:
+    jobs = min(4, os.cpu_count() or 1)
+    made: list[Round] = []
+    verified: list[Round] = []
+    with postgres_server({"shared_buffers": "256MB", "max_wal_size": "4GB"}, arguments.bin_dir) as server:
         size = fill(server, arguments.rows)
-        both = [one_round(server) for _ in range(arguments.rounds)]
-    rounds = [seconds for seconds, _verified in both]
-    print(f"\n{size / MEGA:.0f} MB of data, medians of {arguments.rounds} rounds\n")
-    print("| way | seconds | MB/s | against pg_basebackup |\n|---|---|---|---|")
-    plain = statistics.median(each["plain pg_basebackup"] for each in rounds)
-    for name in rounds[0]:
-        median = statistics.median(each[name] for each in rounds)
-        print(f"| {name} | {median:.2f} | {size / MEGA / median:.0f} | {median / plain:.2f} |")
-    print_verifications([verified for _seconds, verified in both])
-
-
-def print_verifications(rounds: list[dict[str, tuple[float, int]]]) -> None:
-    print("\n| verification | seconds | MB | MB/s | against the first time |\n|---|---|---|---|---|")
-    first = statistics.median(each["backup_verification, for the first time"][0] for each in rounds)
-    for name in rounds[0]:
-        median = statistics.median(each[name][0] for each in rounds)
-        megabytes = rounds[0][name][1] / MEGA
-        print(f"| {name} | {median:.2f} | {megabytes:.0f} | {megabytes / median:.0f} | {median / first:.2f} |")
+        for number in range(arguments.rounds):
+            ways = BackupWays(server, Path(tempfile.mkdtemp(prefix="wellkept-bench-")), jobs)
+            try:
+                made.append(backups(ways, number))
+                verified.append(verifications(ways))
+            finally:
+                ways.end()
+        print(
+            f"\n{size / MEGA:.0f} MB in PostgreSQL {server.major}, medians of {arguments.rounds} rounds, {jobs} jobs\n"
+        )
+    show_backups(made, size)
+    show_verifications(verified)
 
 
 if __name__ == "__main__":
