@@ -17,8 +17,10 @@ from support.postgresql import UNPRIVILEGED, embedded_bin_dir, postgres_server
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
-    with postgres_server(SETTINGS) as server:
+    with postgres_server({**SETTINGS, "allow_in_place_tablespaces": "on"}) as server:
         site = PitrSite(server, tmp_path_factory.mktemp("pitr"))
+        server.sql("CREATE TABLESPACE inside LOCATION ''")
+        server.sql("CREATE TABLE course TABLESPACE inside AS SELECT g AS id FROM generate_series(1, 100) g")
         server.sql("CREATE TABLE log (xid bigint, filling text)")
         site.back_up()
         for _number in range(3):

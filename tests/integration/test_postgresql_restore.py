@@ -19,7 +19,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore impor
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Place
 from support.modules import ROOT, checks_by_name, module_process, run_module
 from support.pitr import SETTINGS, PitrSite
-from support.postgresql import UNPRIVILEGED, postgres_server
+from support.postgresql import UNPRIVILEGED, available_majors, bin_dir_of, postgres_server, server_id
 from support.waiting import wait_until
 
 
@@ -42,8 +42,8 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PitrSite]:
 
 
 @contextlib.contextmanager
-def stopped_cluster(directory: Path) -> Iterator[PitrSite]:
-    with postgres_server(SETTINGS) as server:
+def stopped_cluster(directory: Path, bin_dir: Path | None = None) -> Iterator[PitrSite]:
+    with postgres_server(SETTINGS, bin_dir) as server:
         made = PitrSite(server, directory)
         server.sql("CREATE TABLE log (xid bigint, filling text)")
         made.back_up()
@@ -114,6 +114,16 @@ def test_to_the_newest_point_with_the_old_directory_kept_and_the_new_timeline_ar
     third = restore(site, target=f"name:{first.metadata['restore_point']['name']}", backup=first.label)
     assert not third["failed"], third["msg"]
     assert rows(site) == set()
+
+
+@pytest.mark.parametrize("major", available_majors()[1:], ids=server_id)
+def test_an_older_server_comes_back_too_first_paused(major: int, tmp_path: Path) -> None:
+    with stopped_cluster(tmp_path, bin_dir_of(major)) as site:
+        assert not restore(site, pause=True)["failed"]
+        shown = restore(site)
+        assert not shown["failed"], shown["msg"]
+        assert len(rows(site)) == 30
+        assert site.server.sql("SHOW server_version_num")[0][0].startswith(str(major))
 
 
 def test_without_confirmation_it_shows_the_plan_and_touches_nothing(untouched: PitrSite) -> None:

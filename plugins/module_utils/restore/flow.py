@@ -140,7 +140,7 @@ def _restore(plan: Plan, cluster: ScratchCluster, part: Part) -> float | None:
     _refuse_new_tablespaces(plan)
     name = metadata["restore_point"]["name"]
     libraries = str(metadata["settings"].get("shared_preload_libraries") or "")
-    told = {"recovery_target_name": name, **replay.TIMED_LOG}
+    told = {"recovery_target_name": name, **replay.TIMED_LOG, **replay.as_before(metadata)}
     cluster.configure(int(metadata["server_version"]), libraries, told)
     refused = _start(plan, cluster)
     seconds = time.monotonic() - began

@@ -72,6 +72,12 @@ def lay_down(engine: Engine, backup: Backup, wal: WalSource, cluster: ScratchClu
     return {"fetch": laid + provided, "unpack": 0.0}
 
 
+def as_before(metadata: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """Settings without which a server refuses files that the live one has made."""
+    inside = metadata["settings"].get("allow_in_place_tablespaces") == "on"
+    return {"allow_in_place_tablespaces": "on"} if inside else {}
+
+
 def configure(aim: Aim, cluster: ScratchCluster, **others: str) -> None:
     """Tell the server where to stop."""
     metadata = aim.backup.metadata
@@ -86,6 +92,7 @@ def configure(aim: Aim, cluster: ScratchCluster, **others: str) -> None:
         )
     libraries = str(metadata["settings"].get("shared_preload_libraries") or "")
     told = {
+        **as_before(metadata),
         **settings(aim.target),
         "recovery_target_timeline": str(aim.wal.timeline),
         # So that restartpoints remove what was replayed: there may be far more WAL than room.
