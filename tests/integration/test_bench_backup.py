@@ -1,4 +1,4 @@
-"""The benchmarks of backups and their verification work: on tiny data, on the embedded server, with every figure."""
+"""The benchmarks of backups and restore tests work: on tiny data, on the embedded server, with every figure."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def test_every_verification_is_measured(backups: str) -> None:
         # Python's start is not in it, so that the unchanged repository costs next to nothing.
         assert float(row(backups, f"{place}, again")[4]) < 1
     assert float(row(backups, "pg_verifybackup")[0]) > 0
+
+
+def test_every_restore_test_is_measured() -> None:
+    shown = measured("restore_test.py", "--scale", "1")
+    kinds = ("copy and start alone", "fingerprint queries alone", "restore test, content alone", "its own checks",
+             "unpack (zstd) and start alone", "restore test of zstd, content alone",
+             "restore test with pg_amcheck and dumps")  # fmt: skip
+    for kind in kinds:
+        assert min(map(float, row(shown, kind))) > 0
+    ratio = "its own checks: seconds, against the fingerprint queries alone"
+    assert float(row(shown, ratio)[0]) > 0
