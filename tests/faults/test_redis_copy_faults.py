@@ -431,6 +431,20 @@ def test_a_checker_that_is_too_old_says_nothing_of_the_file(
     assert not part.failures()
 
 
+def test_a_file_of_a_newer_server_is_neither_called_good_nor_bad(whole: tuple[RedisBackups, RedisServer]) -> None:
+    backups, server = whole
+    backup = backups.back_up(server.option("shop"))
+    path = backups.file(backup)
+    path.write_bytes(b"REDIS0999" + path.read_bytes()[9:])
+    believed = backups.rewrite(backups.believe(backup), keys=None)
+    part = Part()
+    assert backups.verify(believed, part=part) == {}
+    assert statuses(part) == {"RDB files as redis-check-rdb reads them": "unknown"}
+    part, proven = backups.prove(believed)
+    assert statuses(part)["restore of Redis shop"] == "unknown"
+    assert proven.missed == ["Redis shop"]
+
+
 def test_without_redis_check_rdb_nothing_is_called_checked(
     whole: tuple[RedisBackups, RedisServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ CHECKERS = ("redis-check-rdb", "valkey-check-rdb")
 SERVERS = ("redis-server", "valkey-server")
 
 _SOUND = "RDB looks OK!"
-_TOO_NEW = re.compile(r"Can't handle RDB format version \d+")
+TOO_NEW = re.compile(r"Can't handle RDB format version \d+")
 _COUNTS = {
     name: re.compile(rf"^\[info\] (\d+) {words}$", re.MULTILINE)
     for name, words in (("keys", "keys read"), ("expires", "expires"))
@@ -116,7 +116,7 @@ def check(path: str, *, timeout: float = 4 * 3600) -> Checked:
     """Let redis-check-rdb read the file *path*: its words count, not its exit status. Raises MissingToolError."""
     done = run([find_checker(), path], accept=range(-64, 256), timeout=timeout, what="check an RDB file")
     said = done.stdout + done.stderr
-    if _TOO_NEW.search(said):
+    if TOO_NEW.search(said):
         return Checked("", f"{last_words(said, 1)}: the program is older than the server that wrote the file", 0, 0)
     counts = {name: pattern.search(said) for name, pattern in _COUNTS.items()}
     sound = done.returncode == 0 and _SOUND in said and all(counts.values())
