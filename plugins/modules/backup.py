@@ -28,6 +28,7 @@ extends_documentation_fragment:
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest
   - wellkept.maintenance.database_host
+  - wellkept.maintenance.redis_copies
 options:
   cluster:
     description: Name of the cluster in the repository.
@@ -96,49 +97,6 @@ options:
     type: list
     elements: path
     default: []
-  redis:
-    description:
-      - Redis and Valkey servers to back up, each as one RDB file, taken as a replica takes it right after the point of
-        the databases. The server needs no room on its disk for it, and is not kept from its work.
-      - C(redis-check-rdb) (Debian package C(redis-tools) or C(valkey-tools)) judges each file, if it is installed.
-      - A server that cannot be reached, or does not let us in, fails the backup before anything is written.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      name:
-        description: Name of the server in the backup, of letters, digits, dot, dash and underscore.
-        type: str
-        required: true
-      host:
-        description: Host name or address of the server.
-        type: str
-        default: 127.0.0.1
-      port:
-        description: Port of the server. The connection is not encrypted.
-        type: int
-        default: 6379
-      unix_socket:
-        description: Path of the server's Unix socket, which is used instead of host and port.
-        type: path
-        default: ""
-      username:
-        description:
-          - User of an ACL; empty means the user C(default).
-          - These rights are enough: C(~wellkept:marker:* +info +psync +replconf +set). With C(+config|get), too,
-            the scratch directory of a restore test is compared with the server's own.
-        type: str
-        default: ""
-      password:
-        description: Password of the user; empty where none is asked for.
-        type: str
-        default: ""
-      marker_for:
-        description:
-          - How long the key C(wellkept:marker:<label>) lives that is written just before the copy, and that a restore
-            test must find. It should live longer than until the backup is tested. V(0) writes none.
-        type: str
-        default: 35d
   dump:
     description: Dump every database and the roles too, as an independent second format.
     type: bool
