@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import time
-from pathlib import Path
 
-from conftest import FLEET, connect, read_runs
-
-PROJECT = Path(__file__).resolve().parents[3]
+from conftest import connect
+from platform_runs import play
 
 
 @contextlib.contextmanager
@@ -24,18 +20,13 @@ def stopped(host, unit):
 
 def health_check():
     """Its exit status, and the failed checks by host."""
-    command = ["ansible-playbook", "playbooks/activities/health_check.yml"]
-    for inventory in (PROJECT / "molecule/platform/inventory", FLEET / "inventory"):
-        command += ["--inventory", str(inventory)]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
-    results = read_runs()[-1].results
+    status, results = play("health_check")
     failed = {
         host: [check["name"] for check in result["checks"] if check["status"] == "failed"]
         for (host, _activity), result in results.items()
         if result["outcome"] == "failed"
     }
-    return done.returncode, failed
+    return status, failed
 
 
 def postgresql_unit():

@@ -23,6 +23,7 @@ from .layout import Layout
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "wal_level": "replica",
+    "archive_mode": "on",
     "summarize_wal": "on",
     "max_connections": "60",
     "shared_buffers": "64MB",
