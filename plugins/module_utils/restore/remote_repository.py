@@ -65,7 +65,10 @@ found = []
 for parent, _below, names in os.walk(top):
     for name in names:
         path = os.path.join(parent, name)
-        found.append((os.path.relpath(path, top), os.lstat(path).st_size))
+        try:
+            found.append((os.path.relpath(path, top), os.lstat(path).st_size))
+        except FileNotFoundError:
+            pass
 json.dump(found, sys.stdout)
 """
 
@@ -105,6 +108,13 @@ class RemoteSource(Source):
         if not sound:
             return
         chosen = _choose(list(sound.values()), target, label)
+        if chosen["engine"] != "core":
+            refuse(
+                "repository_ssh",
+                expected="backups of the engine core",
+                observed=f"{chosen['label']} is one of {chosen['engine']}",
+                advice=f"Let {chosen['engine']} reach its repository there, and copy the catalogue of backups here.",
+            )
         for name in {*chosen["chain"], *(one for one in raw if one > chosen["label"] and one not in sound)}:
             if name in sound:
                 self._copy(name, only=_DESCRIPTION)
