@@ -39,8 +39,8 @@ options:
       username:
         description:
           - User of an ACL; empty means the user C(default).
-          - The rights C(~wellkept:marker:* +info +psync +replconf +set) are enough. With C(+config|get), too, the scratch
-            directory of a restore test is compared with the server's own.
+          - The rights C(~wellkept:marker:* +info +psync +replconf +set) are enough. With C(+config|get), too, the
+            scratch directory of a restore test is compared with the server's own.
         type: str
         default: ""
       password:
