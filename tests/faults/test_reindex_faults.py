@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.clients import Client
+from support.clients import Client, bystander
 from support.database import (
     Content,
     assert_nothing_left_behind,
@@ -20,6 +20,7 @@ from support.database import (
     content,
     reindex_options,
 )
+from support.gate import PASS_THE_GATE, Gate
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import PostgresServer, postgres_server
 from support.standby import standby_of
@@ -33,10 +34,10 @@ SETTINGS = {
     "max_slot_wal_keep_size": "64MB",
     "max_wal_size": "1GB",
 }
-# The rows of a slow index are read slowly by who has the setting for it.
-SCHEMA = """
+# The rows of a slow index are read slowly by who has the setting for it, and by nobody while the gate is closed.
+SCHEMA = f"""
 CREATE FUNCTION slowly(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$
-  BEGIN PERFORM pg_sleep(current_setting('campus.pause', true)::float8); RETURN $1; END $$;
+  BEGIN PERFORM pg_sleep(current_setting('campus.pause', true)::float8); {PASS_THE_GATE} RETURN $1; END $$;
 CREATE TABLE mark (id bigint PRIMARY KEY, student bigint NOT NULL, subject text);
 INSERT INTO mark SELECT g, g % 50, 'subject ' || g FROM generate_series(1, 1000) g;
 CREATE INDEX mark_slowly ON mark (slowly(student), subject);
@@ -68,6 +69,13 @@ def before(server: PostgresServer) -> Content:
 
 
 @pytest.fixture
+def gate(server: PostgresServer) -> Iterator[Gate]:
+    made = Gate(server, DATABASE)
+    yield made
+    made.open()
+
+
+@pytest.fixture
 def options(server: PostgresServer, tmp_path: Path) -> dict[str, Any]:
     return reindex_options(server, tmp_path / "state", DATABASE, tables=["public.*"])
 
@@ -84,16 +92,17 @@ def rebuilding(server: PostgresServer, index: str = "") -> bool:
     return bool(rows) and rows[0][0].startswith(table)
 
 
-def begin(server: PostgresServer, options: dict[str, Any], **others: Any) -> subprocess.Popen[str]:
-    """Start a run, and return when it rebuilds the slow index, which takes a second."""
-    pause(server, SLOW)
+def begin(gate: Gate, options: dict[str, Any], **others: Any) -> subprocess.Popen[str]:
+    """Start a run, and return when it rebuilds the slow index, which goes on when the gate is opened."""
+    gate.close()
     process = module_process("postgresql_reindex", {**options, **others})
-    wait_until(lambda: rebuilding(server, "mark_slowly") or process.poll() is not None)
+    wait_until(lambda: gate.waiting() or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     return process
 
 
-def end(process: subprocess.Popen[str]) -> dict[str, Any]:
+def end(gate: Gate, process: subprocess.Popen[str]) -> dict[str, Any]:
+    gate.open()
     output, errors = process.communicate(timeout=300)
     assert output, errors
     return {"failed": False, **json.loads(output)}
@@ -124,7 +133,7 @@ def assert_heals(server: PostgresServer, options: dict[str, Any], expected: Cont
 
 @as_root
 def test_a_disk_that_fills_up_during_a_rebuild_ends_it_with_that_reason(
-    server: PostgresServer, before: Content, options: dict[str, Any], tmp_path: Path
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate, tmp_path: Path
 ) -> None:
     disk = server.directory / "small"
     disk.mkdir()
@@ -136,11 +145,11 @@ def test_a_disk_that_fills_up_during_a_rebuild_ends_it_with_that_reason(
         server.sql(f"CREATE TABLESPACE small LOCATION '{disk}'")
         server.sql("ALTER INDEX mark_slowly SET TABLESPACE small", DATABASE)
         expected = content(server, DATABASE)
-        process = begin(server, options, min_free_bytes="0")
+        process = begin(gate, options, min_free_bytes="0")
         with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
             while filler.write(bytes(1 << 16)):
                 pass
-        shown = end(process)
+        shown = end(gate, process)
         assert "No space left on device" in json.dumps(shown["checks"]), shown["checks"]
         assert "mark_slowly" in left(shown)
         assert "mark_slowly" not in changed(shown)
@@ -158,12 +167,12 @@ def test_a_disk_that_fills_up_during_a_rebuild_ends_it_with_that_reason(
 
 
 def test_indexes_that_go_away_meanwhile_are_no_failure_and_the_others_are_rebuilt(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(server, options)
+    process = begin(gate, options)
     server.sql("ALTER INDEX seat_room RENAME TO seat_in_room; DROP INDEX seat_room_id", DATABASE)
     try:
-        shown = end(process)
+        shown = end(gate, process)
         assert not shown["failed"], shown["msg"]
         assert {"mark_slowly", "mark_pkey"} <= set(changed(shown))
         assert {name: "dropped, rebuilt or renamed" in reason for name, reason in left(shown).items()} == {
@@ -178,20 +187,19 @@ def test_indexes_that_go_away_meanwhile_are_no_failure_and_the_others_are_rebuil
 
 
 def test_a_table_that_is_dropped_during_its_rebuild_goes_at_once_and_is_no_failure(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
     server.sql("CREATE TABLE fleeting AS SELECT * FROM mark", DATABASE)
     server.sql("CREATE INDEX fleeting_slowly ON fleeting (slowly(student), subject)", DATABASE)
     bloat(server, DATABASE, "fleeting%")
-    pause(server, SLOW)
-    process = module_process("postgresql_reindex", {**options, "tables": ["public.fleeting", "public.seat"]})
-    wait_until(lambda: rebuilding(server, "fleeting_slowly"))
+    process = begin(gate, {**options, "tables": ["public.fleeting", "public.seat"]})
     drop = Client(server, "DROP TABLE IF EXISTS fleeting", DATABASE, pause=1)
-    with drop.at_work():
-        shown = end(process)
+    with drop.at_work(), bystander(server).at_work() as machine:
+        wait_until(lambda: drop.count or drop.errors, "the table to be dropped although the rebuild goes on")
+        shown = end(gate, process)
     assert not shown["failed"], shown["msg"]
     assert drop.errors == []
-    assert drop.longest < 5
+    assert drop.longest < 5 + 4 * machine.longest
     assert {"seat_room", "seat_room_id", "seat_pkey"} <= set(changed(shown))
     assert_heals(server, options, before)
 
@@ -216,13 +224,13 @@ def test_upserts_that_storm_a_unique_index_meet_no_error_and_its_rebuild_is_left
 
 @pytest.mark.long
 def test_a_prepared_transaction_that_comes_meanwhile_ends_with_the_window_and_the_next_run_cleans_up(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(server, options, time_budget="6s", tables=["public.mark"], unique_indexes="never")
+    process = begin(gate, options, time_budget="6s", tables=["public.mark"], unique_indexes="never")
     with server.connect(DATABASE) as connection:
-        connection.execute("BEGIN; UPDATE mark SET subject = subject WHERE id = 1; PREPARE TRANSACTION 'forgotten'")
+        connection.execute("BEGIN; LOCK TABLE mark IN ROW EXCLUSIVE MODE; PREPARE TRANSACTION 'forgotten'")
     try:
-        shown = end(process)
+        shown = end(gate, process)
         assert "mark_slowly" not in changed(shown)
         assert "mark_slowly" in left(shown)
         expected = json.dumps(shown["checks"])
@@ -243,12 +251,14 @@ def sessions(server: PostgresServer, condition: str) -> list[int]:
 
 
 def test_without_its_watcher_no_rebuild_goes_on_and_with_a_new_one_it_is_done(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(server, options, retry_for="60s")
+    process = begin(gate, options, retry_for="60s")
     (watcher,) = sessions(server, "query NOT LIKE 'REINDEX%'")
+    begun = gate.waiting()
     server.sql(f"SELECT pg_terminate_backend({watcher})")
-    shown = end(process)
+    wait_until(lambda: gate.waiting() != begun, "the rebuild to be cancelled")
+    shown = end(gate, process)
     assert not shown["failed"], shown["msg"]
     assert shown["metrics"]["cancelled_rebuilds"]["value"] >= 1
     assert "mark_slowly" in changed(shown)
@@ -256,30 +266,30 @@ def test_without_its_watcher_no_rebuild_goes_on_and_with_a_new_one_it_is_done(
 
 
 def test_a_session_that_an_administrator_ends_is_told_and_leaves_nothing(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(server, options)
+    process = begin(gate, options)
     (worker,) = sessions(server, "query LIKE 'REINDEX%'")
     server.sql(f"SELECT pg_terminate_backend({worker})")
-    shown = end(process)
+    shown = end(gate, process)
     assert "terminating connection due to administrator command" in json.dumps([shown.get("msg"), shown["checks"]])
     assert_heals(server, options, before)
 
 
 def test_a_server_that_is_restarted_meanwhile_is_told_and_the_next_run_cleans_up(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(server, options)
+    process = begin(gate, options)
     server.stop("fast")
     server.start()
-    shown = end(process)
+    shown = end(gate, process)
     assert shown["failed"], shown
     assert "mark_slowly" not in changed(shown)
     assert_heals(server, options, before)
 
 
 def test_settings_of_the_database_that_end_long_statements_do_not_end_rebuilds(
-    server: PostgresServer, before: Content, options: dict[str, Any]
+    server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
     names = {
         "statement_timeout": "200ms",
@@ -294,8 +304,8 @@ def test_settings_of_the_database_that_end_long_statements_do_not_end_rebuilds(
     for name, value in names.items():
         server.sql(f"ALTER DATABASE {DATABASE} SET {name} = '{value}'")
     try:
-        process = begin(server, options)
-        shown = end(process)
+        pause(server, SLOW)
+        shown = run_module("postgresql_reindex", options)
         assert not shown["failed"], shown["msg"]
         assert "mark_slowly" in changed(shown), left(shown)
     finally:

@@ -19,10 +19,12 @@ from .database import (
     assert_same,
     content,
     kill_postmaster,
+    left_behind,
     wait_until_up,
 )
 from .nursery import Nursery, Run
 from .postgresql import PostgresServer
+from .waiting import wait_until
 
 Kill = Callable[["KillSite", Run, random.Random], bool]
 
@@ -77,6 +79,8 @@ class KillSite:
         met: Counter[str] = Counter()
         for number, phase in enumerate(plan, 1):
             met[self._kill_once(kill, phase, chance)] += 1
+            # The server ends what a killed client had begun within half a second or so.
+            wait_until(lambda: not left_behind(self.server, self.state_dir))
             assert_nothing_lost(self.content, content(self.server, self.database))
             if chance.random() < 0.3 or number == len(plan):
                 self.assert_finished(self.whole_run())
