@@ -15,6 +15,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import write_metadata
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import in_place
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Place
 from support.modules import ROOT, checks_by_name, module_process, run_module
@@ -219,14 +220,14 @@ def test_a_pause_lets_the_operator_look_and_the_next_run_goes_on(site: PitrSite)
 
 def test_too_little_room_is_told_before_anything_is_written(untouched: PitrSite) -> None:
     small = untouched.server.directory / "small"
-    # What is needed cannot be had anywhere: a backup that says that it has far more WAL than there is room.
+    # What is needed cannot be had anywhere: a backup that says that its base is larger than all the room there is.
     small.mkdir()
     free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
     (backup,) = untouched.backups()
-    with open(backup.path("base", "big"), "wb") as stream:
-        stream.truncate(free + (1 << 30))
+    parts = backup.metadata["bytes_by_part"]
+    write_metadata(backup.directory, {**backup.metadata, "bytes_by_part": {**parts, "base": free + (1 << 30)}})
     shown = restore(untouched)
-    os.unlink(backup.path("base", "big"))
+    write_metadata(backup.directory, backup.metadata)
     assert shown["failed"]
     assert "room in" in shown["msg"]
     assert beside(untouched) == []
