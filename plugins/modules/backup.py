@@ -27,6 +27,8 @@ extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest
+  - wellkept.maintenance.wal_archive
+  - wellkept.maintenance.backup_retention
   - wellkept.maintenance.database_host
   - wellkept.maintenance.redis_copies
 options:
@@ -68,28 +70,6 @@ options:
       - V(0) reads all of it each time.
     type: str
     default: 7d
-  keep_full:
-    description: How many full backups to keep at least, with all that builds on them.
-    type: int
-    default: 3
-  keep_within:
-    description: Every backup younger than this is kept.
-    type: str
-    default: 30d
-  keep_daily:
-    description:
-      - The newest backup of each of so many days is kept. Days are those of UTC; ones without a backup do not count.
-      - What any one rule keeps stays. To let the calendar decide alone, set O(keep_full=1) and O(keep_within=0).
-    type: int
-    default: 0
-  keep_weekly:
-    description: The newest backup of each of so many weeks (from Monday) is kept.
-    type: int
-    default: 0
-  keep_monthly:
-    description: The newest backup of each of so many months is kept.
-    type: int
-    default: 0
   files:
     description:
       - Application directories to back up, by absolute paths. Links are recorded, not followed; other file systems
@@ -128,69 +108,6 @@ options:
     description: Longest time that the base backup may take.
     type: str
     default: 12h
-  wal_archive:
-    description:
-      - Directory on the host that the module runs on that the server archives its WAL to, so that a restore can go to
-        any point in time since the oldest backup. Empty means no archive.
-      - It is created for the server's user alone when it does not exist, and gets a program that the server runs as its
-        C(archive_command). The WAL of this cluster is in C(<wal_archive>/<system identifier>).
-      - At each run a row is written, and must arrive in the archive. What no kept backup needs is removed from there.
-      - A C(archive_command) of somebody else is reported, and never replaced. C(archive_mode) takes a restart of the
-        server, which this module leaves to you.
-    type: path
-    default: ""
-  wal_compression:
-    description: How segments are compressed in the archive. V(lz4) and V(zstd) need the program of that name.
-    type: str
-    choices: [none, gzip, lz4, zstd]
-    default: gzip
-  wal_configure:
-    description:
-      - Set C(archive_command), and C(archive_timeout) where it is 0, by C(ALTER SYSTEM), and reload the server.
-      - Otherwise what is to be set is only told.
-    type: bool
-    default: false
-  wal_timeout:
-    description: The C(archive_timeout) to set, after which a segment is archived though it is not full.
-    type: str
-    default: 5m
-  wal_ssh:
-    description:
-      - With O(database_host), how the server sends its WAL to the backup host. Its user there gets a key of its own,
-        and this host's keys to know it by. With O(wal_configure) its public key is let in here, to push and pull WAL of
-        this cluster and for nothing else; otherwise the line that does so is told.
-    type: dict
-    default: {}
-    suboptions:
-      host:
-        description: Name or address by which the server's host reaches the backup host.
-        type: str
-        default: ""
-      port:
-        description: Port of the sshd of the backup host.
-        type: int
-        default: 22
-      user:
-        description: Account on the backup host that receives WAL, and that O(wal_archive) belongs to.
-        type: str
-        default: postgres
-      timeout_seconds:
-        description: After so long without success the server keeps a segment, and tries again.
-        type: int
-        default: 120
-      directory:
-        description: Directory on the server's host for the key and the program; empty means C(~/.wellkept-wal).
-        type: path
-        default: ""
-      authorized_keys:
-        description: File that lets keys in to the account; empty means C(~/.ssh/authorized_keys).
-        type: path
-        default: ""
-      host_keys:
-        description: Files with the public host keys of the backup host; empty means those in C(/etc/ssh).
-        type: list
-        elements: path
-        default: []
 notes:
   - Configuration outside the data directory, as Debian has it in C(/etc/postgresql), is backed up when it is listed in
     O(files).
