@@ -18,7 +18,8 @@ import shlex
 import tempfile
 import typing as t
 
-from ...errors import MaintenanceError
+from ...errors import MaintenanceError, MissingToolError
+from ...processes import find_program
 from .. import wal_archive, wal_helper
 from ..wal_archive import Lineage, Segment
 from ..wal_source import WalSource, not_fetched
@@ -30,6 +31,8 @@ if t.TYPE_CHECKING:
 _SEGMENT = re.compile(r"[0-9A-F]{16}/([0-9A-F]{24})-([0-9a-f]{40})(\.\w+)?")
 _HISTORY = re.compile(r"([0-9A-F]{8})\.history")
 _COMPRESSIONS = {"": "none", ".gz": "gzip", ".lz4": "lz4", ".zst": "zstd"}
+# pgBackRest brings these with it; we use their programs.
+_PROGRAMS = ("lz4", "zstd")
 
 
 class PgbackrestWal(WalSource):
@@ -129,6 +132,8 @@ class PgbackrestWal(WalSource):
             self._read(segment.name, segment.path[len(self.path) + 1 :])
         except wal_helper.RefusedError as error:
             return str(error)
+        except MissingToolError:
+            raise
         except MaintenanceError as error:
             return error.observed
         return ""
@@ -159,4 +164,16 @@ def _unpack(stream: t.IO[bytes], suffix: str) -> bytes:
         raise MaintenanceError(
             "read archived WAL", expected="a known compression", observed=suffix, advice="Use gz, bz2, lz4 or zst."
         )
+    require_program(_COMPRESSIONS[suffix])
     return wal_helper.unpack(stream.fileno(), _COMPRESSIONS[suffix])
+
+
+def require_program(compression: str) -> None:
+    """Raise MissingToolError where the program of *compression* is missing, so that this looks like no damage."""
+    if compression in _PROGRAMS and not find_program(compression):
+        raise MissingToolError(
+            f"read WAL that is compressed by {compression}",
+            expected=f"the program {compression}",
+            observed="it is not installed",
+            advice=f"apt-get install {compression}",
+        )

@@ -24,7 +24,7 @@ from ..wal_keeping import check_settings, check_waiting, set_up
 from ..wal_markers import write_marker
 from .configuration import Setup, plan_setup
 from .sets import Sets
-from .wal import PgbackrestWal
+from .wal import PgbackrestWal, require_program
 
 _SECONDS_TO_ARRIVE = 120.0
 _BETWEEN_LOOKS = 0.2
@@ -73,6 +73,8 @@ def keep_wal(
         found = archiving.measure(connection)
         archiving.server_account(found)
         setup = plan_setup(params, sets.tool.access, found.data_directory)
+        if not setup.is_foreign:
+            require_program(params["compression"].partition(":")[0])
         way = ByPgbackrest(sets, setup, found, wish)
         _prepare(way, params, part, check_mode=check_mode)
         verdict = set_up(connection, way, part, check_mode=check_mode)
