@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import rdb, snapshot
-from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import RedisError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_redis import ScratchRedis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.postgresql import free_port
 from support.redis import RedisServer, fill, redis_server
@@ -212,6 +213,23 @@ class mixing:  # noqa: N801 (a context manager)
             return
 
 
+def test_a_copy_that_was_begun_for_somebody_else_before_the_marker_is_refused(backups: RedisBackups) -> None:
+    with redis_server("repl-diskless-sync no") as server:
+        fill(server, 100)
+        server.do("CONFIG", "SET", "rdb-key-save-delay", 3000)
+        with server.connect() as other:
+            other.command("REPLCONF", "capa", "eof")
+            other.command("REPLCONF", "rdb-only", "1")
+            other.send("PSYNC", "?", "-1")
+            assert "FULLRESYNC" in str(other.read_reply())
+            with pytest.raises(MaintenanceError, match="when it began to send its data to somebody else"):
+                backups.back_up(server.option("shop"))
+        assert nothing_is_left(backups)
+        server.do("CONFIG", "SET", "rdb-key-save-delay", 0)
+        wait_until(lambda: not server.children())
+        assert backups.back_up(server.option("shop"))
+
+
 # -- copies that are not as they were --
 
 
@@ -373,6 +391,26 @@ def test_without_its_checksum_a_restore_looks_into_packed_values(backups: RedisB
     believed = backups.believe(backup)
     part, _proven = backups.prove(believed)
     assert statuses(part)["restore of Redis shop"] == "failed", part.checks
+
+
+def test_a_scratch_server_that_dies_while_it_is_looked_into_fails_the_test(
+    whole: tuple[RedisBackups, RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backups, server = whole
+    backup = backups.back_up(server.option("shop"))
+
+    def connect(scratch: ScratchRedis, _timeout: float) -> Redis:
+        connection = Redis({"unix_socket": scratch.socket})
+        assert scratch.process
+        scratch.process.kill()
+        return connection
+
+    monkeypatch.setattr(ScratchRedis, "connect", connect)
+    part, proven = backups.prove(backup)
+    assert part.failures()[0]["name"] == "restore of Redis shop"
+    assert "see the server's log" in part.failures()[0]["advice"].lower()
+    assert proven.missed == ["Redis shop"]
+    assert backups.scratch_names() == []
 
 
 # -- programs that are missing, or lie --

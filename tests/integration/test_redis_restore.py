@@ -88,6 +88,15 @@ def test_a_hundred_thousand_keys_come_back_while_clients_write(backups: RedisBac
         assert set(statuses(part).values()) == {"passed"}, part.checks
 
 
+def test_a_server_that_writes_to_its_disk_first_is_copied_too(backups: RedisBackups) -> None:
+    with redis_server("repl-diskless-sync no") as server:
+        fill(server, 100)
+        backup = backups.back_up(server.option("shop"))
+        part, proven = backups.prove(backup)
+        assert set(statuses(part).values()) == {"passed"}, part.checks
+        assert proven.digests["shop"]["sha1"] == server.digest()
+
+
 def test_without_a_marker_the_live_server_is_not_written_to(backups: RedisBackups) -> None:
     with redis_server() as server:
         server.do("SET", "a", 1)

@@ -42,19 +42,20 @@ def copy(
     with Redis(login) as server:
         facts = describe(server)
         facts["marker"], facts["no_marker"] = _mark(server, label, marker_for, facts["role"])
-        before = keyspace.parse(server.info())
+        before = server.info()
         after: dict[str, str] = {}
         # Right after the server has forked, and before the bytes come.
         taken = snapshot.take(login, path, timeout=timeout, at_point=lambda: after.update(server.info()))
         _require_same_server(server, taken.replication_id, after)
-    counted = keyspace.parse(after)
+        _require_later(server, taken.offset, int(before["master_repl_offset"]))
+    held, counted = keyspace.parse(before), keyspace.parse(after)
     # A replica counts the stream of its master.
     changed = int(after["master_repl_offset"]) - taken.offset
     facts.update(
         replication_id=taken.replication_id,
         offset=taken.offset,
-        keyspace={"before": before, "after": counted},
-        bounds=keyspace.bounds(before, counted, changed),
+        keyspace={"before": held, "after": counted},
+        bounds=keyspace.bounds(held, counted, changed),
         taken=now(),
         seconds=round(time.monotonic() - began, 3),
     )
@@ -119,4 +120,16 @@ def _require_same_server(server: Redis, replication_id: str, after: t.Mapping[st
             expected="one server from the beginning to the end",
             observed="the copy is another one's",
             advice="Run it again; name the server itself, not a balancer in front of several.",
+        )
+
+
+def _require_later(server: Redis, offset: int, marked: int) -> None:
+    """A server that writes to its disk for one replica gives the same to others who ask meanwhile."""
+    if offset < marked:
+        raise MaintenanceError(
+            "take a copy of all data",
+            where=server.where,
+            expected="what the server holds now",
+            observed="what it held when it began to send its data to somebody else",
+            advice="Run it again when no other copy is being taken; with repl-diskless-sync this cannot happen.",
         )

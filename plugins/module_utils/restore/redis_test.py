@@ -185,6 +185,15 @@ def _prove_one(plan: Plan, copy: Copy, part: Part) -> tuple[float, redis_content
         try:
             seconds = _load(plan, copy, server, part)
             return seconds, _look(plan, copy, server, part) if seconds else None
+        except MaintenanceError as error:
+            part.require(
+                f"restore of Redis {copy['name']}",
+                False,
+                expected="a scratch server that can be looked into",
+                observed=f"{error.what}: {error.observed}",
+                advice=error.advice,
+            )
+            return 0.0, None
         finally:
             server.stop()
 
