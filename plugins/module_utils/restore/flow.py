@@ -126,8 +126,8 @@ def _has_room(plan: Plan, part: Part) -> bool:
         free >= needed,
         expected=f"at least {human_bytes(needed)} free",
         observed=f"{human_bytes(free)} free",
-        advice="Free space there, or set scratch_dir to a larger file system; restore_dump: false halves the need of the "
-        "databases, restore_files: false does without that of files.",
+        advice="Free space there, or set scratch_dir to a larger file system; restore_dump: false halves the need "
+        "of databases, restore_files: false does without that of files.",
     )
 
 
