@@ -4,10 +4,11 @@
 
 """One Ctrl-C ends a run, at whatever instant it comes.
 
-Python cannot pass a KeyboardInterrupt on from a hook around ``fork`` or from the removal of a weak reference: it prints
-``Exception ignored in``, and goes on. Ansible forks for each task and host; on a busy machine every fifth Ctrl-C that
-came just when a task began was lost so. By then Ansible has given up its handler: a second Ctrl-C would kill the
-controller on the spot, and leave the run open and the module on the host at work.
+Python cannot pass an exception on from a hook around ``fork`` or from the removal of a weak reference: it prints
+``Exception ignored in``, and goes on. Ansible forks for each task and host, and its answer to a signal is an exception;
+on a busy machine every fifth Ctrl-C that came just when a task began was lost so, by the controller or by the worker.
+By then Ansible has given up its handler: a second Ctrl-C would kill the controller on the spot, and leave the run open
+and the module on the host at work.
 """
 
 from __future__ import annotations
@@ -19,14 +20,19 @@ import threading
 from typing import Any
 
 SEND_AGAIN_AFTER = 0.1
+_TO_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 def let_none_be_lost() -> None:
-    """From now on a KeyboardInterrupt that Python had to ignore in this process is raised again a moment later."""
+    """From now on neither this process nor one that it forks goes on after it was told to stop."""
+    _send_again_what_is_ignored()
+    _let_signals_end_what_is_forked()
+
+
+def _send_again_what_is_ignored() -> None:
     handler, owner, report = signal.getsignal(signal.SIGINT), os.getpid(), sys.unraisablehook
 
     def send_again_if_lost(ignored: Any) -> None:
-        # Forked workers inherit this, too. It is for the controller to end them.
         if os.getpid() != owner or not issubclass(ignored.exc_type, KeyboardInterrupt):
             report(ignored)
             return
@@ -36,3 +42,21 @@ def let_none_be_lost() -> None:
         again.start()
 
     sys.unraisablehook = send_again_if_lost
+
+
+def _let_signals_end_what_is_forked() -> None:
+    """Until a forked worker has a handler of its own a signal ends it at once: the controller's is not meant for it."""
+    before: list[Any] = []
+
+    def hold() -> None:
+        before[:] = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end_by_signals() -> None:
+        for number in _TO_STOP:
+            signal.signal(number, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=end_by_signals)
