@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.memory import Records
 from support.backups import BackupSite, backup_site
 from support.mirrors import KINDS, SMALL, MirrorSite, Servers, SmallSite, contents, looks, mirror_servers
-from support.modules import checks_by_name, run_module
+from support.modules import COLLECTIONS, checks_by_name, run_module
 
 # How what was sent is verified there.
 HOW = {
@@ -222,3 +223,38 @@ def test_a_real_repository_that_was_fetched_is_sound_to_the_last_byte(real: Back
     passed(mirror.mirror())
     passed(mirror.fetch(real.directory / "fetched"))
     passed(real.verify(repository=str(real.directory / "fetched" / "repository"), full=True, proof_max_age="0"))
+
+
+def test_many_manifests_become_one_that_says_the_same(servers: Servers, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "empty").mkdir(parents=True)
+    mirror = servers.mirror(SmallSite(tmp_path), "directory")
+    sources = [{"name": "tree", "path": str(tree), "kind": "tree"}]
+    (tree / "0").write_text("0")
+    passed(mirror.mirror(sources=sources))
+    manifests = mirror.there / ".wellkept-mirror" / "manifests"
+    first = next(manifests.iterdir())
+    memory = mirror.state / "mirror" / "at-vault.json"
+    records = Records(str(memory))
+    for number in range(70):  # as many runs would leave them
+        copy = f"20200101T000000000Z-00000000-{number:05d}.json"
+        shutil.copy2(first, manifests / copy)
+        records.files[f".wellkept-mirror/manifests/{copy}"] = records.files[f".wellkept-mirror/manifests/{first.name}"]
+    records.save()
+    (tree / "1").write_text("1")
+    passed(mirror.mirror(sources=sources))
+    assert len(list(manifests.iterdir())) == 1
+    shutil.rmtree(mirror.state)
+    passed(mirror.fetch(tmp_path / "fetched"))
+    assert contents(tmp_path / "fetched" / "tree") == {"0": b"0", "1": b"1"}
+    assert (tmp_path / "fetched" / "tree" / "empty").is_dir()
+
+
+def test_a_missing_library_or_program_skips_and_names_the_package(servers: Servers, site: SmallSite) -> None:
+    hidden = site.directory / "hidden" / "paramiko"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('hidden')")
+    path = {"PYTHONPATH": f"{hidden.parent}:{COLLECTIONS}"}
+    shown = run_module("backup_mirror", servers.mirror(site, "sftp").options(), env=path)
+    assert shown["skipped"]
+    assert "apt-get install python3-paramiko" in shown["msg"]

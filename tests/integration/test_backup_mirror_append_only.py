@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.mirrors import SMALL, MirrorSite, SmallSite, contents, looks, receiving, ssh_mirror
-from support.modules import checks_by_name
+from support.modules import COLLECTIONS, ROOT, checks_by_name
 from support.ssh import SshServer, ssh_server
 
 CAN_ONLY_ADD = "the account at vault can only add"
@@ -185,3 +188,53 @@ def test_the_receiver_refuses_what_no_client_of_ours_would_try(server: SshServer
     assert b"evil" not in done.stdout
     (vault / "link").unlink()
     victim.unlink()
+
+
+def test_the_role_makes_such_an_account(site: SmallSite, tmp_path: Path) -> None:
+    """The real role, with a real account: only its place is another."""
+    if os.geteuid() != 0:
+        pytest.skip("to make accounts takes root")
+    with ssh_server(config=["Match User *-v", "AuthorizedKeysFile .ssh/authorized_keys"]) as server:
+        name = f"{server.user}-v"
+        public = server.key_file.with_suffix(".pub").read_text().strip()
+        variables = {
+            "backup_mirror_account_name": name,
+            "backup_mirror_account_directory": str(server.directory / "vault"),
+            "backup_mirror_account_keys": [public],
+            "backup_mirror_account_receiver": str(server.directory / "lib" / "receiver.py"),
+        }
+        home = Path("/var/lib/wellkept-mirror") / name
+        try:
+            play_role("backup_mirror_account", variables, tmp_path)
+            mirror = ssh_mirror(site, server, "sftp", user=name, path="/", append_only=True)
+            mirror.there = server.directory / "vault"
+            passed(mirror.mirror())
+            assert len(mirror.files()) == SMALL
+            assert b"can only add files" in server.ssh("id", user=name).stderr
+            assert "changed" not in play_role("backup_mirror_account", variables, tmp_path)
+        finally:
+            subprocess.run(["userdel", name], check=False, capture_output=True)
+            shutil.rmtree(home, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                home.parent.rmdir()
+
+
+def play_role(role: str, variables: dict[str, Any], directory: Path) -> str:
+    """Carry out *role* on this host by ansible-playbook; returns what it said."""
+    play = directory / "play.yml"
+    role_name = f"wellkept.maintenance.{role}"
+    play.write_text(
+        json.dumps([{"hosts": "localhost", "connection": "local", "gather_facts": False, "roles": [role_name]}])
+    )
+    (directory / "variables.json").write_text(json.dumps(variables))
+    command = ["ansible-playbook", "-i", "localhost,", "-e", f"@{directory}/variables.json", str(play)]
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+        "LC_ALL": "C.UTF-8",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

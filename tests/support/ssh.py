@@ -108,9 +108,9 @@ class SshServer:
                 os.kill(pid, signal.SIGKILL)
         return len(found)
 
-    def ssh(self, *command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run *command* there by the program ssh."""
-        whole = ["ssh", *self._options(), f"{self.user}@{self.host}", *command]
+    def ssh(self, *command: str, stdin: bytes = b"", user: str = "") -> subprocess.CompletedProcess[bytes]:
+        """Run *command* there by the program ssh; as *user* if it is not to be the server's account."""
+        whole = ["ssh", *self._options(), f"{user or self.user}@{self.host}", *command]
         return subprocess.run(whole, input=stdin, capture_output=True, timeout=120, check=False)
 
     def sftp(self, *commands: str) -> subprocess.CompletedProcess[str]:
@@ -128,7 +128,9 @@ class SshServer:
 
     def _lines(self) -> list[str]:
         return [
-            f"Port {self.port}", f"ListenAddress {self.host}", f"HostKey {self._host_key}", f"AllowUsers {self.user}",
+            f"Port {self.port}", f"ListenAddress {self.host}", f"HostKey {self._host_key}",
+            # The second is for accounts that a test makes beside ours.
+            f"AllowUsers {self.user} {self.user}-*",
             f"PidFile {self.directory / 'private' / 'pid'}",
             f"AuthorizedKeysFile {self.directory / 'authorized_keys'}",
             "UsePAM no", "PasswordAuthentication no", "KbdInteractiveAuthentication no", "StrictModes no",

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import typing as t
 
-from ..backup.repository import METADATA, parse_metadata
+from ..backup.repository import LABEL, METADATA, parse_metadata
 from ..errors import MaintenanceError
 from ..files import sha256_of, sync_directory
 from .destination import FILE, Connection, Entry, parents
@@ -119,9 +119,12 @@ def fetch(
     incoming = tempfile.mkdtemp(prefix=INCOMING, dir=parent)
     try:
         paths = {name: os.path.join(incoming, from_mirror(name)) for name in chosen}
-        tops = {"/".join(name.split("/")[:3]) for name in chosen}
+        tops = {"/".join(name.split("/")[:depth]) for name in chosen for depth in (1, 3)}
         for name in directories:
-            if "/".join(name.split("/")[:3]) in tops:
+            parts = name.split("/")
+            # That of a backup with the backup, any other with its source.
+            depth = 3 if len(parts) > 2 and LABEL.fullmatch(parts[2]) else 1
+            if "/".join(parts[:depth]) in tops:
                 os.makedirs(os.path.join(incoming, from_mirror(name)), mode=0o700, exist_ok=True)
         for name in chosen:
             for above in parents(name):
