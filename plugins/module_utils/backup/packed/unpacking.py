@@ -29,6 +29,7 @@ from ..repository import Backup
 from .compression import unpacker
 
 _CHUNK = 1 << 20
+_PRIVATE = 0o600
 _MANIFEST = os.path.basename(BASE_MANIFEST)
 _WHAT = "unpack the base backup"
 
@@ -156,7 +157,8 @@ def _lay_down(members: tarfile.TarFile, member: tarfile.TarInfo, target: str, st
             if stop.is_set():
                 raise MaintenanceError(_WHAT, expected="its end", observed="it was stopped", advice="Run it again.")
             copy.write(block)
-        os.fchmod(copy.fileno(), member.mode & 0o777)
+        if member.mode & 0o777 != _PRIVATE:
+            os.fchmod(copy.fileno(), member.mode & 0o777)
 
 
 @contextlib.contextmanager
