@@ -87,8 +87,8 @@ options:
     default: 1s
   compression:
     description:
-      - How the base is kept. V(none) keeps it as a directory. V(lz4), V(zstd) and V(gzip) keep it in archives, with a
-        level if one is given, as in V(zstd:3); the level is 1 otherwise.
+      - How the engine V(core) keeps the base. V(none) keeps it as a directory. V(lz4), V(zstd) and V(gzip) keep it in
+        archives, with a level if one is given, as in V(zstd:3); the level is 1 otherwise.
       - The program of that name must be installed. C(gzip) uses C(pigz) where it is.
       - With tablespaces inside of the data directory there must be room for the base as a directory, too.
       - It can be changed at any time; backups of all kinds can build on each other.
