@@ -239,8 +239,12 @@ def switch(connection: t.Any, lsn: str, segment_bytes: int) -> str:
 
 
 def wait_for(connection: t.Any, found: Found, wish: Wish, segment: str, seconds: float = _SECONDS_TO_ARRIVE) -> Arrival:
-    """Wait until *segment* is in the archive, and look at it; ends early when the archiver fails."""
+    """Wait until *segment* is in the archive, and look at it; ends early when the archiver fails.
+
+    Where others wait before it, as after an outage of the archive's host, each of them has its second.
+    """
     began = time.monotonic()
+    seconds += found.waiting
     directory = os.path.join(directory_of(wish.archive, found.identifier), segment[:8])
     while True:
         spent = time.monotonic() - began
