@@ -192,6 +192,7 @@ def test_a_partial_manifest_ends_with_its_own_checksum_on_a_line_of_its_own() ->
 
 def described(**more: Any) -> Look:
     metadata = {
+        "engine": "core",
         "timeline": 1,
         "start_lsn": "0/1000028",
         "restore_point": {"lsn": "0/2000100"},
