@@ -10,6 +10,7 @@ import typing as t
 
 from .listing import Listing
 
+TOO_MANY = "should not be there"
 _BY_NAME_ONLY = frozenset(
     ("password", "values", "settings", "definition", "default", "partition bound", "partition key")
 )
@@ -24,7 +25,7 @@ def differences(expected: Listing, observed: Listing, unsure: t.Container[str] =
         if name not in observed:
             found.append(f"{name} is missing")
         elif name not in expected:
-            found.append(f"{name} should not be there")
+            found.append(f"{name} {TOO_MANY}")
         else:
             found += _changed(name, expected[name], observed[name])
     return found

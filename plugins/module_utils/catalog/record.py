@@ -6,7 +6,7 @@
 
 The catalogs are read twice: by the snapshot of the point, which is from just before it, and once more after it. Only
 what is the same in both is taken to have been so at the point; the rest was changed at that very moment, and is named
-as such.
+as such. What came and went between both is in neither.
 Sequences do not heed snapshots: at the point they stood where they stood before it, or further.
 """
 

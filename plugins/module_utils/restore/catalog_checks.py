@@ -103,15 +103,18 @@ def _is_extension(name: str) -> bool:
 
 
 def _same(part: Part, name: str, expected: Listing, observed: Listing, unsure: set[str]) -> None:
+    """What is missing or different is a fault; what is too many may have come and gone while it was listed."""
     found = comparison.differences(expected, observed, unsure)
-    part.require(
+    lost = [line for line in found if not line.endswith(comparison.TOO_MANY)]
+    part.check(
         name,
-        not found,
+        "failed" if lost else "warned" if found else "passed",
         expected=f"{len(expected)} entries as recorded",
-        observed=_shortened(found) if found else f"{len(observed)} entries, as recorded",
-        advice="What is named was lost or changed on its way: do not rely on this backup, and make a new full one.",
-        differences=found[:100],
-        changed_at_that_moment=sorted(unsure)[:100],
+        observed=_shortened(lost or found) if found else f"{len(observed)} entries, as recorded",
+        advice="What is named was lost or changed on its way: do not rely on this backup, and make a new full one."
+        if lost
+        else "It was there for a moment only, while the backup was made; if not, find out how it came into the backup.",
+        evidence={"differences": found[:100], "changed_at_that_moment": sorted(unsure)[:100]},
     )
 
 
