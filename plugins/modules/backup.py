@@ -92,6 +92,7 @@ options:
       - The program of that name must be installed. C(gzip) uses C(pigz) where it is.
       - With tablespaces inside of the data directory there must be room for the base as a directory, too.
       - It can be changed at any time; backups of all kinds can build on each other.
+      - With the engine V(pgbackrest) it is how base and WAL are compressed in its repository.
     type: str
     default: none
   jobs:
