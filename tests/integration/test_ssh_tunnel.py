@@ -88,6 +88,27 @@ def test_an_address_that_is_reached_from_here_needs_no_tunnel(server: SshServer,
     assert server.sessions() == []
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"engine": "pgbackrest"},
+        {"redis": [{"name": "cache", "host": "127.0.0.1"}]},
+        {"redis": [{"unix_socket": "/run/r"}]},
+    ],
+)
+def test_what_would_be_sought_on_the_wrong_host_is_refused(
+    server: SshServer, postgres: PostgresServer, others: dict[str, Any]
+) -> None:
+    with (
+        pytest.raises(MaintenanceError, match="another host from this one"),
+        ssh.reached(options(server, postgres, **others)),
+    ):
+        raise AssertionError("it was let through")
+    there = {"engine": "core", "redis": [{"name": "cache", "host": "app1", "unix_socket": ""}]}
+    with ssh.reached(options(server, postgres, **there)):
+        pass
+
+
 def test_a_changed_host_key_is_refused_and_what_to_do_is_said(server: SshServer, postgres: PostgresServer) -> None:
     server.new_host_key()
     server.restart()

@@ -152,6 +152,8 @@ def reached(params: t.Mapping[str, t.Any]) -> t.Iterator[t.Dict[str, t.Any]]:
     forwards a socket of ours to the server's; the kernel ends it with us, however we end.
     """
     remote = remote_of(params)
+    if remote:
+        _refuse_what_would_be_sought_here(params)
     if remote is None or not needs_tunnel(params):
         yield dict(params)
         return
@@ -168,6 +170,24 @@ def reached(params: t.Mapping[str, t.Any]) -> t.Iterator[t.Dict[str, t.Any]]:
                 tunnel.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _refuse_what_would_be_sought_here(params: t.Mapping[str, t.Any]) -> None:
+    """Raise MaintenanceError for options that would lead to this host's own servers instead of the other's."""
+    problem = ""
+    if params.get("engine", "core") != "core":
+        problem = f"the engine {params['engine']}, which has repository hosts of its own: leave out backup_host"
+    for server in params.get("redis") or []:
+        if server.get("unix_socket") or server.get("host") in _LOOPBACK:
+            problem = f"redis {server.get('name')} by a socket or a loopback address: name its host as seen from here"
+    if problem:
+        raise MaintenanceError(
+            "back up another host from this one",
+            where=str(params["database_host"]),
+            expected="the engine core, and servers of Redis that are reached from this host",
+            observed=problem,
+            advice="Correct the options, or run the activity on the host itself.",
+        )
 
 
 class _Tunnel:

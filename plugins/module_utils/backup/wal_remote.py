@@ -30,7 +30,7 @@ OPTIONS: dict[str, t.Any] = {
     "timeout_seconds": {"type": "int", "default": 120},
     "directory": {"type": "path", "default": ""},
     "authorized_keys": {"type": "path", "default": ""},
-    "host_keys": {"type": "list", "elements": "path", "default": []},
+    "host_keys": {"type": "list", "elements": "path", "default": [], "no_log": False},
 }
 _HOST_KEYS = "/etc/ssh/ssh_host_*_key.pub"
 _WHAT = "archive WAL over SSH"
