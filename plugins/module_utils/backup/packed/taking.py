@@ -74,7 +74,7 @@ def _from_stream(sending: Sending, packing: Packing) -> None:
             advice="See why it hangs, or allow more time.",
         )
     if status != 0 or cut:
-        raise program_failed(sending.what, status, f"{cut}\n{said}")
+        raise program_failed(sending.what, status, said.strip() or cut)
 
 
 @contextlib.contextmanager
