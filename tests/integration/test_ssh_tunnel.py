@@ -38,6 +38,15 @@ def server() -> Iterator[SshServer]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where tunnels of this test alone are made; the path of a socket must be short."""
+    with tempfile.TemporaryDirectory(prefix="wk-", dir="/tmp") as directory:
+        monkeypatch.setenv("TMPDIR", directory)
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        yield Path(directory)
+
+
 def options(server: SshServer, postgres: PostgresServer, **others: Any) -> dict[str, Any]:
     return {
         **postgres.login(),
