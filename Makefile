@@ -92,7 +92,7 @@ setup-demo:
 .PHONY: setup-test
 setup-test:
 	@scripts/venv test
-	@scripts/system_packages logrotate=logrotate setpriv=util-linux redis-check-rdb=redis-tools ssh=openssh-client sshd=openssh-server \
+	@scripts/system_packages logrotate=logrotate setpriv=util-linux restic=restic redis-check-rdb=redis-tools ssh=openssh-client sshd=openssh-server \
 		rsync=rsync zstd=zstd lz4=lz4 pgbackrest=pgbackrest
 
 # -- test hosts: containers that run systemd, reached over SSH (docs/molecule.md) --

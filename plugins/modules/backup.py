@@ -31,6 +31,7 @@ extends_documentation_fragment:
   - wellkept.maintenance.backup_retention
   - wellkept.maintenance.database_host
   - wellkept.maintenance.redis_copies
+  - wellkept.maintenance.restic
 options:
   cluster:
     description: Name of the cluster in the repository.
@@ -77,6 +78,21 @@ options:
     type: list
     elements: path
     default: []
+  files_engine:
+    description:
+      - V(copy) puts plain copies of O(files) into each backup.
+      - V(restic) puts a snapshot of them into O(restic_repository), encrypted and deduplicated, and a list of their
+        SHA-256 into the backup. The repository is made when there is none. Other people may use it, too; of its
+        snapshots only those of expired backups are forgotten. It takes the program of that name.
+    type: str
+    choices: [copy, restic]
+    default: copy
+  restic_prune_every:
+    description:
+      - How often the space of forgotten snapshots is given back, which others have to wait for who use the repository;
+        V(0) is never.
+    type: str
+    default: 7d
   dump:
     description: Dump every database and the roles too, as an independent second format.
     type: bool
@@ -233,6 +249,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
 )
@@ -257,6 +275,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "keep_monthly": {"type": "int", "default": 0},
     "files": {"type": "list", "elements": "path", "default": []},
     **RedisCopies.options,
+    **ResticFiles.options,
     "dump": {"type": "bool", "default": True},
     "max_block": {"type": "str", "default": "1s"},
     "compression": {"type": "str", "default": "none"},
@@ -368,7 +387,11 @@ def report_newest(state: State, part: Part) -> None:
 def expire(state: State, part: Part) -> None:
     decided = fates(state)
     for label, reason in decided.going.items():
-        size = state.engine.expire(label, state.policy.stores)
+        try:
+            size = state.engine.expire(label, state.policy.stores)
+        except MaintenanceError as error:
+            findings.report_not_removed(label, error, part)
+            continue
         part.change("backup", label, human_bytes(size), f"expired: {reason}")
     for store in state.policy.stores:
         store.tidy(state.engine.repository, part)
@@ -381,8 +404,12 @@ def remove_leftovers(engine: Engine, policy: Policy, part: Part) -> None:
     repository = engine.repository
     names = repository.leftovers()
     for name in names:
-        clear_leftover(repository, name, policy.stores)
-        engine.clear_leftover(name.partition("-")[2])
+        try:
+            clear_leftover(repository, name, policy.stores)
+            engine.clear_leftover(name.partition("-")[2])
+        except MaintenanceError as error:
+            findings.report_not_removed(name, error, part)
+            continue
         size = repository.remove_leftover(name)
         part.change("leftover", name, human_bytes(size), "removed")
     part.require(

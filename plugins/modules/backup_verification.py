@@ -28,6 +28,7 @@ description:
 extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.pgbackrest_reading
+  - wellkept.maintenance.restic
 options:
   database_host:
     description:
@@ -158,6 +159,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
     Repository,
     parse_time,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import all_stores
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import (
@@ -179,6 +182,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
     "proof_max_age": {"type": "str", "default": "8d"},
     "wal_archive": {"type": "path", "default": ""},
     **READING_OPTIONS,
+    **ResticFiles.reading_options,
 }
 
 
@@ -209,6 +213,7 @@ def work(module: AnsibleModule, part: Part) -> None:
     )
     engines = Engines(repository, VERIFY, module.params)
     found = verify(module, by_importance(backups), engines, remembered, part)
+    verify_stores(module, backups, remembered, found, part)
     findings.report_bytes(found, module.check_mode, part)
     if not module.check_mode:
         note(repository, found, part)
@@ -245,6 +250,22 @@ def verify(
                 if os.path.isdir(backup.directory):
                     found[backup.label] = verification
     return found
+
+
+def verify_stores(
+    module: AnsibleModule,
+    backups: t.Sequence[Backup],
+    remembered: Remembered,
+    found: dict[str, Verification],
+    part: Part,
+) -> None:
+    """Look at what *backups* hold outside of the repository; what is wrong with one is added to what was *found*."""
+    for store in all_stores(module.params):
+        theirs = [backup for backup in backups if backup.label in found and store.facts_of(backup) is not None]
+        if not theirs:
+            continue
+        for label, problems in store.verify(theirs, remembered, part, quick=module.check_mode).items():
+            found[label] = found[label]._replace(problems=[*found[label].problems, *problems])
 
 
 def engine_for(backup: Backup, engines: Engines, part: Part, *, newest: bool) -> t.Optional[Engine]:

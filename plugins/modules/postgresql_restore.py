@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest_reading
+  - wellkept.maintenance.restic
 options:
   cluster:
     description: Name of the cluster, as given to M(wellkept.maintenance.backup).
@@ -179,6 +180,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive
@@ -211,6 +213,7 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "repository": {"type": "path", "required": True},
     "wal_archive": {"type": "path", "default": ""},
     **READING_OPTIONS,
+    **ResticFiles.reading_options,
     "bin_dir": {"type": "str", "default": ""},
     "target": {"type": "str", "default": "newest"},
     "allow_immediate": {"type": "bool", "default": False},

@@ -31,6 +31,7 @@ extends_documentation_fragment:
   - wellkept.maintenance.pgbackrest_reading
   - wellkept.maintenance.database_host
   - wellkept.maintenance.restored_content
+  - wellkept.maintenance.restic
   - wellkept.maintenance.remote_repository
 options:
   cluster:
@@ -190,6 +191,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import stores_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, refuse
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir
@@ -232,6 +234,7 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "restore_files": {"type": "bool", "default": True},
     "named_files": file_rows.OPTION,
     "redis_assertions": redis_test.OPTION,
+    **ResticFiles.reading_options,
 }
 DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
 PROGRAMS = (

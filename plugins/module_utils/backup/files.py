@@ -64,6 +64,10 @@ class Target:
         with os.fdopen(os.open(self._place(path), flags, 0o600), "wb") as stream:
             yield stream.write
 
+    def known(self, path: str, status: os.stat_result) -> tuple[int, str] | None:
+        """Size and SHA-256 of the file *path*, which looks like *status*, where it need not be read; else None."""
+        return None
+
     def forget(self, path: str) -> None:
         """Take back the file *path*: what has no entry must have no copy."""
         with contextlib.suppress(FileNotFoundError):
@@ -127,7 +131,8 @@ def _copy_directory(source: int, target: Target, below: str, copied: Copied) -> 
         try:
             status = os.stat(name, dir_fd=source, follow_symlinks=False)
             if stat.S_ISREG(status.st_mode):
-                _copy_file(source, name, target, path, copied)
+                if not _is_known(status, target, path, copied):
+                    _copy_file(source, name, target, path, copied)
             elif stat.S_ISLNK(status.st_mode):
                 copied.entries.append({**_entry("link", path, status), "link": os.readlink(name, dir_fd=source)})
             elif not stat.S_ISDIR(status.st_mode):
@@ -156,6 +161,14 @@ def _descend(source: int, name: str, target: Target, path: str, copied: Copied) 
         _copy_directory(descriptor, target, path, copied)
     finally:
         os.close(descriptor)
+
+
+def _is_known(status: os.stat_result, target: Target, path: str, copied: Copied) -> bool:
+    """Whether *target* knows what the file holds without reading it; it is then among the entries."""
+    known = target.known(path, status)
+    if known:
+        copied.entries.append({**_entry("file", path, status), "bytes": known[0], "sha256": known[1]})
+    return bool(known)
 
 
 def _copy_file(source: int, name: str, target: Target, path: str, copied: Copied) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ..errors import MaintenanceError
 from ..files import sha256_of
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
@@ -123,6 +124,17 @@ def report_retention(part: Part, decided: Fates, rules: Rules, words: str, faile
         else f"{len(decided.staying)} backups stay, {len(decided.going)} {words}",
         advice="Look at the rights in the repository.",
         stay=decided.staying,
+    )
+
+
+def report_not_removed(name: str, error: MaintenanceError, part: Part) -> None:
+    """What a backup holds outside of the repository could not be removed now; its directory stays until it can."""
+    part.check(
+        f"removal of {name}",
+        "warned",
+        expected="all of it gone, here and elsewhere",
+        observed=f"{error.what} ({error.where}): {error.observed}",
+        advice=f"{error.advice} The next run tries again.",
     )
 
 

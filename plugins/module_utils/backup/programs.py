@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 _MOST_WORKERS = 4
 
 # What a program says when the disk is full, in the words of the system or of PostgreSQL.
-_DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|SIGXFSZ")
+_DISK_FULL = re.compile(r"[Nn]o space left on device|Disk quota exceeded|File too large|SIGXFSZ")
 
 
 def workers(jobs: int = 0) -> int:

@@ -30,7 +30,10 @@ from ..lock import exclusive, is_free
 from .repository import LOCK, Backup, Repository
 
 _FORMAT = 1
+_VERIFIED = "verified"
 _VIEW = ".view-"
+# What stores remember of what they hold elsewhere; each cares for its own.
+_STORE = "store-"
 
 # A file that was changed so shortly before it was read could be changed again without looking different.
 _GRANULARITY = 2.0
@@ -62,6 +65,11 @@ class Budget:
         self._ends = time.monotonic() + seconds if seconds else None
         self._left: int | None = size or None
         self._lock = threading.Lock()
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._ends is not None or self._left is not None
 
     def take(self, size: int) -> bool:
         """Whether another *size* bytes may be read."""
@@ -123,12 +131,8 @@ class Readings:
         if not self._changed and damaged == self._noted:
             return
         self._noted = damaged
-        document = {"format": _FORMAT, "backup_sha256": self._identity, "noted": damaged, "files": self._files}
-        body = json.dumps(document, separators=(",", ":"))
         try:
-            os.makedirs(self._memory.directory, mode=0o700, exist_ok=True)
-            digest = hashlib.sha256(body.encode()).hexdigest()
-            write_atomically(self._path, f"{digest}\n{body}\n".encode())
+            _write(self._path, self._identity, {"noted": damaged, "files": self._files})
             self._changed = False
         except OSError as error:
             self._memory.problem = f"{self._path}: {error.strerror or error}"
@@ -151,11 +155,11 @@ class Remembered:
         *now* is when we began, in seconds since the epoch.
         """
         self.repository = repository
-        self.directory = os.path.join(repository.directory, "verified")
+        self.directory = os.path.join(repository.directory, _VERIFIED)
         self.budget = budget or Budget()
         self.now = time.time() if now is None else now
         self.problem = ""
-        self._within = within
+        self.within = within
         self._rotating = rotating
 
     def of(self, backup: Backup) -> Readings:
@@ -164,12 +168,12 @@ class Remembered:
     def is_over(self, name: str, read_at: float) -> bool:
         """Whether a reading of *name* at *read_at* counts no more; one from the future never counts."""
         age = self.now - read_at
-        if not 0 <= age < self._within:
+        if not 0 <= age < self.within:
             return True
         if not self._rotating:
             return False
-        phase = zlib.crc32(name.encode("utf-8", "surrogateescape")) / 2**32 * self._within
-        return (self.now + phase) // self._within != (read_at + phase) // self._within
+        phase = zlib.crc32(name.encode("utf-8", "surrogateescape")) / 2**32 * self.within
+        return (self.now + phase) // self.within != (read_at + phase) // self.within
 
     def clean(self, labels: t.Container[str]) -> None:
         """Forget backups that are not among *labels* any more, and remove what killed runs left."""
@@ -179,6 +183,8 @@ class Remembered:
                 if name.startswith(_VIEW):
                     if is_free(os.path.join(path, LOCK)):
                         shutil.rmtree(path, ignore_errors=True)
+                elif name.startswith(_STORE):
+                    continue
                 elif name.partition(".")[0] not in labels and not self._is_being_written(name):
                     with contextlib.suppress(OSError):
                         os.unlink(path)
@@ -200,6 +206,31 @@ class Remembered:
                 yield directory
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+class Parts:
+    """What was read of something that a program can only read in parts, as restic does, and what else is to be kept.
+
+    *identity* is what it is of; ``facts`` is what the store that reads it remembers beside the readings.
+    """
+
+    def __init__(self, repository: Repository, store: str, identity: str) -> None:
+        self._path = os.path.join(repository.directory, _VERIFIED, f"{_STORE}{store}-{identity[:16]}.json")
+        self._identity = identity
+        content = _load(self._path, identity)
+        self.read_at: dict[str, float] = content.get("parts", {})
+        self.facts: dict[str, t.Any] = content.get("facts", {})
+
+    def save(self) -> None:
+        """Write it, whole or not at all; raises OSError."""
+        _write(self._path, self._identity, {"parts": self.read_at, "facts": self.facts})
+
+
+def _write(path: str, identity: str, content: t.Mapping[str, t.Any]) -> None:
+    body = json.dumps({"format": _FORMAT, "backup_sha256": identity, **content}, separators=(",", ":"))
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    write_atomically(path, f"{digest}\n{body}\n".encode())
 
 
 def _load(path: str, identity: str) -> dict[str, t.Any]:

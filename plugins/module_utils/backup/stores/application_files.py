@@ -5,8 +5,8 @@
 """Application directories from their manifest: laid down from copies, and held against it, whoever laid them down.
 
 A manifest is a list of ``{"source": "/srv/uploads", "entries": [...]}``, with entries as ``files.copy_tree`` makes
-them. An entry can say ``changing`` when its content was not the same long enough to have a hash, and a kind that is
-neither ``file``, ``directory`` nor ``link`` when its like is not compared. Everything lies below a directory of ours at
+them. An entry can say ``changing`` when somebody was at work on it as it was saved, and a kind that is neither
+``file``, ``directory`` nor ``link``: neither is compared. Everything lies below a directory of ours at
 the path of its source: ``<directory>/srv/uploads``.
 """
 
@@ -21,15 +21,21 @@ import stat
 import typing as t
 
 from ...errors import MaintenanceError
+from ...quantities import human_bytes
+from ...result import Part
 from ..contents import shown
-from ..files import Entry
+from ..files import Copied, Entry
 from ..repository import Backup
 from .store import Restored
 
 _CHUNK = 1 << 20
+# Names in a check; more of them help nobody.
+_NAMED = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking: should the name stand for a pipe by now, opening it must not wait for a writer.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 
 Manifest = t.List[t.Dict[str, t.Any]]
 
@@ -46,6 +52,29 @@ def refuse_to_hold(directories: t.Sequence[str], repository: str) -> None:
                 observed=f"the repository is in {repository}",
                 advice="List the directories beside the repository, or move the repository.",
             )
+
+
+def report_files(copied: Copied, part: Part) -> None:
+    """Whether all of one source could be saved, and as it was at one moment."""
+    doubts = {
+        "unreadable": copied.unreadable,
+        "changing while they were copied": copied.changing,
+        "neither file, directory nor link": copied.special,
+        "on another file system": copied.other_file_systems,
+    }
+    found = {words: paths for words, paths in doubts.items() if paths}
+    remarks = "; ".join(f"{len(paths)} {words}: {_some(paths)}" for words, paths in found.items())
+    part.check(
+        f"files of {copied.source}",
+        "failed" if copied.unreadable else "warned" if found else "passed",
+        expected="every file copied and hashed",
+        observed=f"{copied.files} files, {human_bytes(copied.bytes)}" + (f"; {remarks}" if remarks else ""),
+        advice="Let the user that makes backups read all files; list directories on other file systems by themselves.",
+    )
+
+
+def _some(paths: t.Sequence[str]) -> str:
+    return ", ".join(shown(path) for path in paths[:_NAMED]) + (" …" if len(paths) > _NAMED else "")
 
 
 def read_manifest(backup: Backup, name: str) -> Manifest:
@@ -130,10 +159,10 @@ def compare(manifest: Manifest, directory: str) -> Restored:
             problems.append(f"{source['source']} was not laid down: {error.strerror}")
             continue
         try:
-            problems += [f"{source['source']}: {words}" for words in _compare_directory(root, ".", left)]
+            problems += [f"{source['source']}: {words}" for words in _compare_directory(root, ".", left, whole=True)]
         finally:
             os.close(root)
-        missing = [path for path, entry in left.items() if entry["kind"] in ("file", "directory", "link")]
+        missing = [path for path, entry in left.items() if entry["kind"] in _KINDS.values() and not _may_differ(entry)]
         problems += [f"{source['source']}: {shown(path)} is missing" for path in sorted(missing)]
         plain = [entry for entry in source["entries"] if entry["kind"] == "file"]
         files += len(plain)
@@ -142,32 +171,43 @@ def compare(manifest: Manifest, directory: str) -> Restored:
     return Restored(problems, files, size, places)
 
 
-def _compare_directory(descriptor: int, below: str, left: dict[str, Entry]) -> t.Iterator[str]:
-    """What is wrong in the open directory; what was there is taken out of *left*."""
-    yield from _compare_status(os.fstat(descriptor), below, left.pop(below, None))
+def _compare_directory(descriptor: int, below: str, left: dict[str, Entry], *, whole: bool) -> t.Iterator[str]:
+    """What is wrong in the open directory; what was there is taken out of *left*.
+
+    Not *whole* is what somebody was at work in when it was saved: there may be more than is listed.
+    """
+    entry = left.pop(below, None)
+    if entry or whole:
+        yield from _compare_status(os.fstat(descriptor), below, entry)
+    whole = not _may_differ(entry) if entry else whole
     for name in sorted(os.listdir(descriptor)):
         path = os.path.normpath(os.path.join(below, name))
         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             inner = os.open(name, _DIRECTORY, dir_fd=descriptor)
             try:
-                yield from _compare_directory(inner, path, left)
+                yield from _compare_directory(inner, path, left, whole=whole)
             finally:
                 os.close(inner)
             continue
         entry = left.pop(path, None)
+        if entry is None and not whole:
+            continue
         problems = list(_compare_status(status, path, entry))
         yield from problems
         if entry and not problems:
             yield from _compare_content(descriptor, name, path, entry)
 
 
+def _may_differ(entry: Entry) -> bool:
+    return bool(entry.get("changing"))
+
+
 def _compare_status(status: os.stat_result, path: str, entry: Entry | None) -> t.Iterator[str]:
-    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
-    kind = kinds.get(stat.S_IFMT(status.st_mode), "special")
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "special")
     if entry is None:
         yield f"{shown(path)} is not in the backup's list"
-    elif entry["kind"] not in kinds.values():
+    elif entry["kind"] not in _KINDS.values() or _may_differ(entry):
         return
     elif entry["kind"] != kind:
         yield f"{shown(path)} is a {kind} instead of a {entry['kind']}"
@@ -179,11 +219,13 @@ def _compare_status(status: os.stat_result, path: str, entry: Entry | None) -> t
 
 
 def _compare_content(directory: int, name: str, path: str, entry: Entry) -> t.Iterator[str]:
+    if _may_differ(entry):
+        return
     if entry["kind"] == "link":
         link = os.readlink(name, dir_fd=directory)
         if link != entry["link"]:
             yield f"{shown(path)} leads to {shown(link)} instead of {shown(entry['link'])}"
-    elif entry["kind"] == "file" and not entry.get("changing"):
+    elif entry["kind"] == "file":
         digest = hashlib.sha256()
         with os.fdopen(os.open(name, _FILE, dir_fd=directory), "rb") as stream:
             for block in iter(lambda: stream.read(_CHUNK), b""):

@@ -10,18 +10,14 @@ import os
 import typing as t
 
 from ...files import sha256_of, write_json
-from ...quantities import human_bytes
 from ...result import Part
 from ..contents import FILES_MANIFEST, shown
 from ..files import Copied
 from ..programs import Written
 from ..remote_files import trees_of
 from ..repository import Backup, Repository
-from .application_files import compare, lay_down, read_manifest, refuse_to_hold
+from .application_files import compare, lay_down, read_manifest, refuse_to_hold, report_files
 from .store import Making, Restored, Saved, Store
-
-# Names in a check; more of them help nobody.
-_NAMED = 10
 
 
 class CopiedFiles(Store):
@@ -38,7 +34,7 @@ class CopiedFiles(Store):
 
     @property
     def wanted(self) -> bool:
-        return bool(self.directories)
+        return bool(self.directories) and self.params.get("files_engine", "copy") == "copy"
 
     def facts_of(self, backup: Backup) -> t.Any:
         return [entry for entry in backup.metadata["application_files"] if "directory" in entry] or None
@@ -73,32 +69,10 @@ class CopiedFiles(Store):
 
     def report(self, part: Part) -> None:
         for copied in self.copies:
-            _report(part, copied)
+            report_files(copied, part)
 
     def restore(self, backup: Backup, directory: str) -> Restored:
         sources = read_manifest(backup, FILES_MANIFEST)
         for number, source in enumerate(sources):
             lay_down(backup.path(self.name, str(number)), source, directory)
         return compare(sources, directory)
-
-
-def _report(part: Part, copied: Copied) -> None:
-    doubts = {
-        "unreadable": copied.unreadable,
-        "changing while they were copied": copied.changing,
-        "neither file, directory nor link": copied.special,
-        "on another file system": copied.other_file_systems,
-    }
-    found = {words: paths for words, paths in doubts.items() if paths}
-    remarks = "; ".join(f"{len(paths)} {words}: {_some(paths)}" for words, paths in found.items())
-    part.check(
-        f"files of {copied.source}",
-        "failed" if copied.unreadable else "warned" if found else "passed",
-        expected="every file copied and hashed",
-        observed=f"{copied.files} files, {human_bytes(copied.bytes)}" + (f"; {remarks}" if remarks else ""),
-        advice="Let the user that makes backups read all files; list directories on other file systems by themselves.",
-    )
-
-
-def _some(paths: t.Sequence[str]) -> str:
-    return ", ".join(shown(path) for path in paths[:_NAMED]) + (" …" if len(paths) > _NAMED else "")

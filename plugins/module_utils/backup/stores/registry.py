@@ -13,10 +13,11 @@ import typing as t
 from ..repository import EXPIRED, METADATA, PARTIAL, Backup, Repository, parse_metadata
 from .copied_files import CopiedFiles
 from .redis_copies import RedisCopies
+from .restic.files import ResticFiles
 from .store import Store
 
 # In this order: Redis is copied as it was at one instant, and that soon after the point; files take their time.
-STORES: tuple[type[Store], ...] = (RedisCopies, CopiedFiles)
+STORES: tuple[type[Store], ...] = (RedisCopies, CopiedFiles, ResticFiles)
 
 
 def stores_of(backup: Backup, params: t.Mapping[str, t.Any]) -> tuple[Store, ...]:
