@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import stat
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import rdb
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.instance import MARKER_PREFIX
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import redis_test
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import scratch_directory
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_redis import USER, ScratchRedis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.redis import RedisServer, fill, redis_server
@@ -198,33 +200,39 @@ def test_an_assertion_about_a_server_that_is_not_in_the_backup_fails(whole: tupl
 
 def test_the_scratch_server_is_shut_off_and_without_rights(whole: tuple[RedisBackups, Any]) -> None:
     backups, backup = whole
-    directory = backups.scratch / "wellkept-scratch-0123456789ab"
-    directory.mkdir(mode=0o700)
-    server = ScratchRedis(str(directory))
-    Path(server.file).write_bytes(backups.file(backup).read_bytes())
-    server.configure(databases=16, memory=200 << 20)
-    try:
-        server.start(60)
-        assert server.process
-        process = Path(f"/proc/{server.process.pid}")
-        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
-        if os.geteuid() == 0:
-            import pwd
+    with scratch_directory(str(backups.scratch), {}) as directory:
+        server = ScratchRedis(directory)
+        Path(server.file).write_bytes(backups.file(backup).read_bytes())
+        server.configure(databases=16, memory=200 << 20)
+        try:
+            server.start(60)
+            assert server.process
+            pid = server.process.pid
+            assert_without_rights(Path(f"/proc/{pid}"))
+            assert_shut_off(server, pid)
+        finally:
+            server.stop()
+    assert not Path(f"/proc/{pid}/exe").exists()
+    assert not os.path.exists(os.path.dirname(server.socket))
 
-            assert {int(word) for word in status["Uid"].split()} == {pwd.getpwnam(USER).pw_uid}
-            assert int(status["CapEff"], 16) & ~(1 << 2 | 1 << 1) == 0
-        assert int((process / "oom_score_adj").read_text()) == 1000
-        with server.connect() as connection:
-            assert connection.command("CONFIG", "GET", "port") == [b"port", b"0"]
-            assert connection.command("CONFIG", "GET", "save") == [b"save", b""]
-            assert connection.command("CONFIG", "GET", "appendonly") == [b"appendonly", b"no"]
-            assert connection.command("CONFIG", "GET", "sanitize-dump-payload")[1] == b"yes"  # type: ignore[index]
-            assert connection.info()["connected_slaves"] == "0"
-        assert not listening(server.process.pid)
-        assert stat.S_IMODE(os.stat(os.path.dirname(server.socket)).st_mode) == 0o700
-    finally:
-        server.stop()
-    assert not (process / "exe").exists()
+
+def assert_without_rights(process: Path) -> None:
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+    if os.geteuid() == 0:
+        assert {int(word) for word in status["Uid"].split()} == {pwd.getpwnam(USER).pw_uid}
+        assert int(status["CapEff"], 16) & ~(1 << 2 | 1 << 1) == 0
+    assert int((process / "oom_score_adj").read_text()) == 1000
+
+
+def assert_shut_off(server: ScratchRedis, pid: int) -> None:
+    with server.connect() as connection:
+        assert connection.command("CONFIG", "GET", "port") == [b"port", b"0"]
+        assert connection.command("CONFIG", "GET", "save") == [b"save", b""]
+        assert connection.command("CONFIG", "GET", "appendonly") == [b"appendonly", b"no"]
+        assert connection.command("CONFIG", "GET", "sanitize-dump-payload")[1] == b"yes"  # type: ignore[index]
+        assert connection.info()["connected_slaves"] == "0"
+    assert not listening(pid)
+    assert stat.S_IMODE(os.stat(os.path.dirname(server.socket)).st_mode) == 0o700
 
 
 def listening(pid: int) -> list[str]:
