@@ -21,7 +21,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.modules import COLLECTIONS
-from support.restic import POINT, ResticSite, checks, restic_program, statuses
+from support.restic import DAY, POINT, ResticSite, checks, restic_program, statuses
 from support.ssh import SshServer, ssh_server
 from support.waiting import wait_until
 
@@ -212,6 +212,24 @@ def test_a_full_disk_ends_it_with_that_reason_and_leaves_the_repository_sound(si
         assert restored.problems == []
     finally:
         subprocess.run(["umount", "--lazy", str(site.path)], check=True)
+
+
+@pytest.mark.long
+def test_twenty_clean_runs_raise_no_alarm(site: ResticSite) -> None:
+    for number in range(20):
+        (site.uploads / f"{number}.txt").write_text(f"changed in run {number}\n" * 50)
+        (site.uploads / f"new-{number}").write_bytes(os.urandom(10_000 * number))
+        (site.uploads / f"new-{number - 3}").unlink(missing_ok=True)
+        part = Part()
+        backup = site.back_up(part)
+        assert statuses(part) == {"passed"}, part.checks
+        part, problems = site.verify(now=1e9 + number * DAY)
+        assert (statuses(part), problems) == ({"passed"}, {}), part.checks
+        if number % 4 == 3:
+            restored, _place = site.restore(backup, f"restored-{number}")
+            assert restored.problems == []
+            site.expire(site.repository.backups()[0], part)
+            assert statuses(part) == {"passed"}, part.checks
 
 
 # -- by SFTP --
