@@ -21,6 +21,8 @@ from support.postgresql import UNPRIVILEGED, PostgresServer, debian_bin_dir, pos
 KEY = "a passphrase that nobody guesses"
 # Debian's pgBackRest of 2022 knows PostgreSQL up to 15.
 MAJOR = 15
+# What a repository takes, with room to spare.
+_BYTES = 256 << 20
 
 
 def missing() -> str:
@@ -35,12 +37,12 @@ def missing() -> str:
 class PgbackrestSite:
     """A server, our catalogue, pgBackRest's repository, and the key of it, in a directory of their own."""
 
-    def __init__(self, server: PostgresServer, directory: Path) -> None:
+    def __init__(self, server: PostgresServer, directory: Path, repo: Path) -> None:
         self.server = server
         self.directory = directory
         self.catalogue = directory / "catalogue"
         self.config = directory / "pgbackrest.conf"
-        self.repo = directory / "repo"
+        self.repo = repo
         self.key_file = directory / "key"
         self.repository = Repository(str(self.catalogue), "main")
 
@@ -113,23 +115,38 @@ class PgbackrestSite:
 
 
 @contextmanager
-def pgbackrest_site(**settings: str) -> Iterator[PgbackrestSite]:
-    """A site whose server runs while the block does; nothing is backed up yet."""
-    # Not below pytest's directories, which are private to whom the tests run as: the server's user works here.
-    directory = Path(tempfile.mkdtemp(prefix="wellkept-pgbackrest-"))
+def _directory(where: str | None = None) -> Iterator[Path]:
+    """A directory of the server's user, not below pytest's, which are private to whom the tests run as."""
+    directory = Path(tempfile.mkdtemp(prefix="wellkept-pgbackrest-", dir=where))
     try:
         directory.chmod(0o755)
         if os.geteuid() == 0:
             account = pwd.getpwnam(UNPRIVILEGED)
             os.chown(directory, account.pw_uid, account.pw_gid)
-        with postgres_server({"archive_mode": "on", **settings}, debian_bin_dir(MAJOR)) as server:
-            site = PgbackrestSite(server, directory)
-            site.key_file.write_text(KEY + "\n")
-            site.key_file.chmod(0o600)
-            server.sql("CREATE TABLE student AS SELECT g AS id, md5(g::text) AS name FROM generate_series(1, 5000) g")
-            yield site
+        yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _memory() -> str | None:
+    """A place in memory, where there is room: pgBackRest waits for the disk after each of a thousand small files."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free >= _BYTES else None
+
+
+@contextmanager
+def pgbackrest_site(**settings: str) -> Iterator[PgbackrestSite]:
+    """A site whose server runs while the block does; nothing is backed up yet."""
+    with (
+        _directory() as directory,
+        _directory(_memory()) as quick,
+        postgres_server({"archive_mode": "on", **settings}, debian_bin_dir(MAJOR)) as server,
+    ):
+        site = PgbackrestSite(server, directory, quick / "repo")
+        site.key_file.write_text(KEY + "\n")
+        site.key_file.chmod(0o600)
+        server.sql("CREATE TABLE student AS SELECT g AS id, md5(g::text) AS name FROM generate_series(1, 5000) g")
+        yield site
 
 
 def flip(path: Path) -> None:
