@@ -16,6 +16,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure
 from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.remembered import Remembered, cluster_of
 from support.bloat import PROGRAMS, carry_out, measured, quiet_server, release, session
 from support.postgresql import PostgresServer
+from support.waiting import wait_until
 
 TABLES = 27  # with two indexes each
 
@@ -151,17 +152,20 @@ def test_54_unchanged_indexes_cost_less_than_a_tenth_of_a_second(
     server: PostgresServer, tmp_path: Path, remeasured: Callable[[], list[str]]
 ) -> None:
     settled(remeasured)
-    seconds = []
     with session(server) as connection:
         cluster = cluster_of(connection)
-        for _time in range(7):
+
+        def seconds() -> float:
             began = time.perf_counter()
             remembered = Remembered.load(str(tmp_path), cluster)
             found = measure_indexes(connection, BloatSettings(catalogs=False), remembered)
             remembered.save()
-            seconds.append(time.perf_counter() - began)
+            taken = time.perf_counter() - began
             assert sum(index.table.startswith("t") for index in found) == 2 * TABLES
-    assert min(seconds) < 0.1
+            return taken
+
+        # Others may keep the machine busy for a while.
+        wait_until(lambda: seconds() < 0.1, "a run of less than a tenth of a second")
 
 
 def test_what_is_remembered_is_private_and_says_the_same_as_the_measurement(
