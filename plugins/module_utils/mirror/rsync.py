@@ -28,6 +28,12 @@ _UNREACHABLE, _SOME_MISSING, _VANISHED = 255, 23, 24
 # What is read back at a time: it takes so much room here.
 _BATCH_BYTES = 1 << 30
 _CONNECT_TIMEOUT = 60
+# The words of the far side can get lost when its rsync ends; the status does not.
+_MEANINGS = {
+    11: "status 11, no room there or no right to write",
+    12: "status 12, the connection or the rsync there ended early",
+    23: "status 23, some files could not be written or read",
+}
 _NOT_LET_IN = re.compile(r"Permission denied \([a-z]")
 # How the host is called in our own configuration of ssh: an address may hold colons, which rsync would misread.
 _ALIAS = "mirror"
@@ -239,7 +245,7 @@ class RsyncConnection(Connection):
             f"work on the mirror {self._login.destination} by rsync",
             where=self._login.where,
             expected="exit status 0",
-            observed=f"{done.returncode}: {last_words(said, 3)}",
+            observed=f"{_MEANINGS.get(done.returncode, f'status {done.returncode}')}: {last_words(said, 3)}",
             advice="See what is wrong there. The next run goes on where this one was; nothing half written has a name.",
         )
 
