@@ -220,7 +220,7 @@ def slow_down_again(server: PostgresServer) -> None:
 
 def test_nobody_waits_for_long_on_a_look(inspector: Inspector) -> None:
     server = inspector.server
-    make_slow_indexes(server, 1, rows=60)
+    make_slow_indexes(server, 1, rows=600)
     slow_down(server, 0.2)
     process = module_process("postgresql_integrity", inspector.options(heap_all_indexed=True, max_block="1s"))
     condition = "wait_event = 'PgSleep' AND clock_timestamp() - query_start > interval '2 s'"
@@ -234,7 +234,7 @@ def test_nobody_waits_for_long_on_a_look(inspector: Inspector) -> None:
         waited = time.monotonic() - began
     process.send_signal(signal.SIGTERM)
     output, _errors = process.communicate(timeout=120)
-    assert waited < 8, "it would have been 10 s and more"
+    assert waited < 60, "it would have been 100 s and more"
     assert "stopped by SIGTERM" in output
 
 
