@@ -237,14 +237,7 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **ResticFiles.reading_options,
 }
 DURATIONS = ("interval", "rpo_target", "rto_target", "timeout")
-PROGRAMS = (
-    "postgres",
-    "pg_controldata",
-    "pg_waldump",
-    "pg_verifybackup",
-    "pg_amcheck",
-    "pg_restore",
-)
+PROGRAMS = ("postgres", "pg_controldata", "pg_waldump", "pg_verifybackup", "pg_amcheck", "pg_restore")
 
 
 def measure(params: t.Dict[str, t.Any], repository: Repository, base: str) -> State:
