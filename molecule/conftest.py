@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -87,7 +88,8 @@ def runs() -> list[Run]:
 
 def read_runs() -> list[Run]:
     """The runs in their order, as the ledger has them; read without any code of the collection."""
-    with sqlite3.connect(f"file:{FLEET}/artifacts/ledger.db?mode=ro", uri=True) as ledger:
+    # Closed at once: reading the file in another way while it is open would free SQLite's locks on it.
+    with contextlib.closing(sqlite3.connect(f"file:{FLEET}/artifacts/ledger.db?mode=ro", uri=True)) as ledger:
         found = ledger.execute(
             "SELECT id, document, verdict FROM runs LEFT JOIN run_endings ON run_id = id ORDER BY started"
         ).fetchall()
