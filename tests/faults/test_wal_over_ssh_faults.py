@@ -164,7 +164,7 @@ def test_a_host_that_hangs_is_given_up_in_time(site: Site, segment: Path) -> Non
         done = site.push(segment, seconds="2")
         assert done.returncode == 1
         assert "has not answered within 2 s" in done.stderr
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 50, "not only after the usual 60 s"
     finally:
         os.kill(site.server._process.pid, signal.SIGCONT)
     assert site.push(segment).returncode == 0
@@ -216,13 +216,13 @@ def test_what_is_not_there_and_what_is_damaged_are_told_apart(site: Site, segmen
 
 def test_killed_on_either_side_at_any_moment_it_leaves_no_wrong_segment(site: Site, tmp_path: Path) -> None:
     chance = random.Random(20261121)
-    began = time.monotonic()
     paths = []
     for number in range(KILLS + 1):
         name = f"0000000100000000000000{number + 16:02X}"
         path = tmp_path / name
         path.write_bytes(segment_content(name, seed=number))
         paths.append(path)
+    began = time.monotonic()
     assert site.push(paths[-1], paths[-1].name).returncode == 0
     usual = time.monotonic() - began
     died = 0
@@ -233,7 +233,10 @@ def test_killed_on_either_side_at_any_moment_it_leaves_no_wrong_segment(site: Si
             process.kill()
         else:
             site.server.cut()
-        died += process.wait(timeout=120) != 0
+        if process.wait(timeout=120) != 0:
+            died += 1
+        else:
+            usual *= 0.7  # it was faster than that: sooner, the next time
         # Whatever came in between: what has the final name is whole, and the next try goes on.
         with contextlib.suppress(FileNotFoundError):
             assert site.kept(path.name) == path.read_bytes()
