@@ -12,6 +12,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 
+# As many as there are cores or a few more: most tests wait for servers.
+TEST_WORKERS ?= 3
 PYTEST_ARGS ?=
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -34,7 +36,7 @@ demo-clean: ## Stop the demo platform and remove .demo
 
 .PHONY: test
 test: setup-test ## Run every test that needs no container
-	@python -m pytest -m "not long" -n 2 --dist loadfile $(PYTEST_ARGS)
+	@python -m pytest -m "not long" -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 .PHONY: test-long
 test-long: setup-test ## Run the tests that take minutes
