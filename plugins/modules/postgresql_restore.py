@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - wellkept.maintenance.activity
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest_reading
+  - wellkept.maintenance.remote_repository
   - wellkept.maintenance.restic
 options:
   cluster:

@@ -35,8 +35,8 @@ def site() -> Iterator[PgbackrestSite]:
 def broken(path: Path, how: Callable[[Path], object]) -> Iterator[None]:
     """*path* is broken while the block runs."""
     # Beside the repository, on the same file system: so it keeps its owner.
-    top = next(parent for parent in path.parents if parent.name == "repo").parent
-    saved = Path(tempfile.mkdtemp(prefix="saved-", dir=top)) / path.name
+    [repository] = [parent for parent in path.parents if parent.name == "repo"]
+    saved = Path(tempfile.mkdtemp(prefix="saved-", dir=repository.parent)) / path.name
     path.rename(saved)
     try:
         if how is not gone:

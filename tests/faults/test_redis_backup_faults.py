@@ -125,7 +125,8 @@ def test_a_scratch_server_that_outlived_its_run_is_ended_by_the_next(platform: P
         shown = platform.test(**LEAN)
         assert not shown["failed"], shown["msg"]
         assert f"ended its server (process {survivor.pid})" in str(shown["checks"])
-        assert survivor.wait(60) == -signal.SIGQUIT
+        # SIGKILL comes where the machine is too busy for it to end by the other in time.
+        assert survivor.wait(60) in (-signal.SIGQUIT, -signal.SIGKILL)
         assert redis.answers()
     finally:
         survivor.kill()

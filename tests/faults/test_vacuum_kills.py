@@ -46,7 +46,13 @@ class Vacuums(KillSite):
 
     def assert_finished(self, shown: dict[str, Any]) -> None:
         super().assert_finished(shown)
-        assert self.server.sql(DIRTY, self.database) == [(0,)]
+        if not self.is_clean():
+            # A page that somebody had pinned just then, VACUUM leaves to the next one.
+            self.whole_run()
+        assert self.is_clean(), shown
+
+    def is_clean(self) -> bool:
+        return self.server.sql(DIRTY, self.database) == [(0,)]
 
 
 @pytest.fixture(scope="module", params=available_majors(), ids=server_id)

@@ -32,7 +32,7 @@ def looked_up(frame: Frame, host: str, expression: str = LOOKUP, **environment: 
         [str(Path(sys.executable).with_name("ansible")), host, "-i", str(frame.directory / "inventory.yml"), "-m",
          "ansible.builtin.debug", "-a", f'msg="{expression}"'],
         cwd=frame.checkout, env=frame.environment({"ANSIBLE_CALLBACK_RESULT_FORMAT": "json", **environment}),
-        capture_output=True, text=True, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     answer = json.loads(done.stdout.partition("=>")[2])["msg"]

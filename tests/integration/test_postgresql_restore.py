@@ -330,7 +330,9 @@ def test_the_playbook_shows_the_plan_then_restores_when_it_is_confirmed(site: Pi
         command = [Path(sys.executable).with_name("ansible-playbook"), "-i", inventory, "playbooks/restore.yml", *more]
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -41,8 +41,7 @@ def options(server: PostgresServer, tmp_path: Path) -> Iterator[dict[str, Any]]:
     }
     server.sql("ALTER SYSTEM RESET ALL")
     server.sql("SELECT pg_reload_conf()")
-    wait_until(lambda: server.sql("SHOW archive_command") == [("(disabled)",)] or
-                    server.sql("SHOW archive_command") == [("",)])  # fmt: skip
+    wait_until(lambda: server.sql("SHOW archive_command")[0][0] in ("(disabled)", ""))
 
 
 def statuses(shown: dict[str, Any]) -> dict[str, str]:

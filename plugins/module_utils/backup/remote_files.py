@@ -109,11 +109,11 @@ class RemoteFiles:
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
             try:
-                assert process.stdin and process.stdout  # noqa: S101 - for the type checker
+                asking, answering = t.cast("t.IO[bytes]", process.stdin), t.cast("t.IO[bytes]", process.stdout)
                 with contextlib.suppress(BrokenPipeError):  # its words say why
-                    process.stdin.write(ssh.framed(program) + json.dumps([task, source, only]).encode())
-                    process.stdin.close()
-                yield self._frames(process.stdout, said)
+                    asking.write(ssh.framed(program) + json.dumps([task, source, only]).encode())
+                    asking.close()
+                yield self._frames(answering, said)
             finally:
                 process.kill()
                 process.wait()
