@@ -93,7 +93,7 @@ def test_damage_there_is_told_and_not_touched_and_mended_when_it_was_taken_away(
     shown = mirror.mirror()
     assert "has 299 bytes instead of 300" in checks_by_name(shown)["copy at vault"]["observed"]
     assert victim.read_bytes() == whole[:-1]
-    victim.write_bytes(whole[:-1] + b"!")
+    victim.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "has another content than was sent" in mirror.mirror(full=True)["msg"]
     victim.unlink()
     shown = mirror.mirror()

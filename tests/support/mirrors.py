@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -75,13 +76,14 @@ class MirrorSite:
 
 
 def contents(root: Path, skip: str = "\0") -> dict[str, bytes]:
-    """The files below *root* by their relative names."""
+    """The files below *root* by their relative names; what goes meanwhile is left out, for a far side may still work."""
     found = {}
     for parent, directories, names in os.walk(root):
         directories[:] = [name for name in directories if name != skip]
         for name in names:
             path = Path(parent, name)
-            found[str(path.relative_to(root))] = path.read_bytes()
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path.relative_to(root))] = path.read_bytes()
     return found
 
 

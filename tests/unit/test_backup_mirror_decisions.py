@@ -58,6 +58,12 @@ def test_what_is_new_missing_or_different_is_sent_and_what_is_in_place_is_not() 
     assert "cut" in kept.problems
 
 
+def test_what_a_killed_run_was_about_to_send_is_sent_and_no_problem() -> None:
+    decision = decide({"listed": Wanted(3, "h")}, {}, {"listed": Record(3, "h")}, pending={"listed"})
+    assert list(decision.send) == ["listed"]
+    assert not decision.problems
+
+
 def test_a_file_that_changed_here_is_not_sent_unless_it_is_said_to_change() -> None:
     there, records = {"a": Entry("file", 3)}, {"a": Record(3, "before")}
     assert decide({"a": Wanted(3, "after")}, there, records).changed == ["a"]

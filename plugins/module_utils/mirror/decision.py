@@ -55,10 +55,15 @@ def decide(
     pending: t.Collection[str] = (),
     append_only: bool = False,
 ) -> Decision:
-    """What to do so that all that is *wanted* is *there*; *held* begins the names of what is to stay in any case."""
+    """What to do so that all that is *wanted* is *there*; *held* begins the names of what is to stay in any case.
+
+    What is *pending*, a run that was killed was about to send: a manifest may list it already.
+    """
     decision = Decision({}, [], [], {}, [], [], [], [])
     for name in sorted(wanted):
         _decide_one(name, wanted[name], there, records.get(name), append_only=append_only, decision=decision)
+        if name not in there and name in pending:
+            decision.problems.pop(name, None)
     for name, record in sorted(records.items()):
         if name not in wanted and name not in there and append_only and not name.startswith(OWN):
             decision.problems[name] = f"is missing, though nothing can be removed there ({record.size} bytes)"
