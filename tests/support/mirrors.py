@@ -76,7 +76,7 @@ class MirrorSite:
 
 
 def contents(root: Path, skip: str = "\0") -> dict[str, bytes]:
-    """The files below *root* by their relative names; what goes meanwhile is left out, for a far side may still work."""
+    """The files below *root* by their relative names; what goes meanwhile is left out."""
     found = {}
     for parent, directories, names in os.walk(root):
         directories[:] = [name for name in directories if name != skip]
