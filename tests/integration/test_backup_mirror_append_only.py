@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support.mirrors import SMALL, MirrorSite, SmallSite, contents, looks, receiving, ssh_mirror
 from support.modules import COLLECTIONS, ROOT, checks_by_name
-from support.ssh import SshServer, ssh_server
+from support.ssh import SshServer, accounts_held, remove_account, ssh_server
 
 CAN_ONLY_ADD = "the account at vault can only add"
 # What plain OpenSSH can refuse; its server may then not even rename, so nothing can be put in place.
@@ -205,7 +205,8 @@ def test_the_role_makes_such_an_account(site: SmallSite, tmp_path: Path) -> None
         }
         home = Path("/var/lib/wellkept-mirror") / name
         try:
-            play_role("backup_mirror_account", variables, tmp_path)
+            with accounts_held():
+                play_role("backup_mirror_account", variables, tmp_path)
             mirror = ssh_mirror(site, server, "sftp", user=name, path="/", append_only=True)
             mirror.there = server.directory / "vault"
             passed(mirror.mirror())
@@ -213,7 +214,8 @@ def test_the_role_makes_such_an_account(site: SmallSite, tmp_path: Path) -> None
             assert b"can only add files" in server.ssh("id", user=name).stderr
             assert "changed" not in play_role("backup_mirror_account", variables, tmp_path)
         finally:
-            subprocess.run(["userdel", name], check=False, capture_output=True)
+            with contextlib.suppress(KeyError):
+                remove_account(name)
             shutil.rmtree(home, ignore_errors=True)
             with contextlib.suppress(OSError):
                 home.parent.rmdir()

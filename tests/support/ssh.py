@@ -12,6 +12,7 @@ made by lines of ``sshd_config`` and by options in front of the key in ``authori
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
 import itertools
 import os
@@ -22,7 +23,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -200,7 +200,35 @@ def _account(home: Path) -> Iterator[str]:
     try:
         yield user
     finally:
-        _change_accounts("userdel", user)
+        remove_account(user)
+
+
+def remove_account(name: str) -> None:
+    """Remove an account and end what its sessions left running."""
+    _end_all_of(pwd.getpwnam(name).pw_uid)
+    # By force, for what nobody waits for counts as running, too.
+    _change_accounts("userdel", "--force", name)
+
+
+def _end_all_of(uid: int) -> None:
+
+    def ended() -> bool:
+        running = [pid for pid in Path("/proc").glob("[0-9]*") if _owner(pid) == uid]
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.name), signal.SIGKILL)
+        return not running
+
+    wait_until(ended, f"the processes of the account {uid} to end")
+
+
+def _owner(process: Path) -> int | None:
+    """The user of a process; None when it ended, even if nobody has waited for it."""
+    try:
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return None if state in "ZX" else process.stat().st_uid
+    except OSError:
+        return None
 
 
 def _remove_leftover_accounts() -> None:
@@ -209,22 +237,23 @@ def _remove_leftover_accounts() -> None:
         if entry.pw_name.startswith(_USER_PREFIX):
             pid = entry.pw_name[len(_USER_PREFIX) :].partition("-")[0]
             if not Path("/proc", pid).exists():
-                with contextlib.suppress(AssertionError):  # another run removes it, too
-                    _change_accounts("userdel", entry.pw_name)
+                with contextlib.suppress(AssertionError, KeyError):  # another run removes it, too
+                    remove_account(entry.pw_name)
 
 
 def _change_accounts(*command: str) -> None:
-    """Run useradd or userdel; again while another process changes the accounts."""
-    said = ""
-    for _attempt in range(100):
+    """Run useradd or userdel."""
+    with accounts_held():
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = done.stderr
-        if done.returncode == 0:
-            return
-        if "lock" not in said:
-            break
-        time.sleep(0.2)
-    raise AssertionError(f"{' '.join(command)}: {said}")
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+@contextlib.contextmanager
+def accounts_held() -> Iterator[None]:
+    """One test at a time changes the accounts, for useradd does not wait for another to be done."""
+    with open("/run/lock/wellkept-tests-accounts", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _descendants(pid: int) -> list[int]:
