@@ -220,7 +220,7 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings, ssh, wal_remote
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings, ssh
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import (
     CREATE,
     Engine,
@@ -250,6 +250,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import remote as wal_remote
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,

@@ -147,7 +147,7 @@ from datetime import datetime, timedelta, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import audit, wal_verification
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import audit
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import verification_findings as findings
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.access import exposed
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import VERIFY, Engine, Verification
@@ -161,7 +161,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import all_stores
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import verification as wal_verification
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import (
     parse_duration,

@@ -182,7 +182,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import directory_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import parse_lsn, segment_name
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.positions import parse_lsn, segment_name
 from support.backups import BackupSite
 from support.modules import checks_by_name, run_module
 from support.postgresql import postgres_server

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal_archive import Segment
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import Segment
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.modules import checks_by_name, run_module
 from support.pitr import SETTINGS, PitrSite

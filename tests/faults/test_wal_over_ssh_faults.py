@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_helper, wal_over_ssh
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import wal_helper, wal_over_ssh
 from support.ssh import SshServer, new_key, ssh_server
 from support.waiting import wait_until
 from support.wal import CLUSTER, SEGMENT_BYTES, segment_content

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import format_lsn
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.positions import format_lsn
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.pitr import SETTINGS, Committed, PitrSite
 from support.postgresql import available_majors, bin_dir_of, postgres_server, server_id

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
 from support.modules import checks_by_name, run_module
 from support.postgresql import UNPRIVILEGED, PostgresServer, postgres_server
 from support.waiting import wait_until

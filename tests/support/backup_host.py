@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
 
 from support.modules import module_process, run_module
 from support.postgresql import PostgresServer, postgres_server

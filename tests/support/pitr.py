@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.wellkept.maintenance.plugins.module_utils import postgresql
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import format_lsn, parse_lsn
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.positions import format_lsn, parse_lsn
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import replay
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.aim import take_aim
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import ScratchCluster

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_helper
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import wal_helper
 
 SEGMENT_BYTES = 1 << 20
 CLUSTER = "7300000000000000001"

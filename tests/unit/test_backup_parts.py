@@ -13,13 +13,13 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.files import copy_tree, tree_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.programs import program_failed
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reading import base_problems
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.receiver import keep_only
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import (
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.positions import (
     format_lsn,
     parse_lsn,
     segment_name,
     segments_between,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.receiver import keep_only
 
 SEGMENT = 16 << 20
 

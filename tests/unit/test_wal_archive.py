@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import wal_archive, wal_helper
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import archive as wal_archive
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import wal_helper
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.wal import CLUSTER, SEGMENT_BYTES, segment_content
 

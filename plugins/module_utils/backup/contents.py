@@ -18,7 +18,7 @@ import stat
 import typing as t
 
 from .repository import LOCK, METADATA, Backup
-from .wal import segments_between
+from .wal.positions import segments_between
 
 FILES_MANIFEST = "files.json"
 BASE_MANIFEST = "base/backup_manifest"

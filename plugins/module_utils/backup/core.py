@@ -24,8 +24,8 @@ from .remembered import Remembered
 from .repository import Backup, Repository, new_label
 from .server import Server
 from .verification import examine
-from .wal_keeping import keep_wal, thin_out
-from .wal_source import Directories, WalSource
+from .wal.keeping import keep_wal, thin_out
+from .wal.source import Directories, WalSource
 
 # What a first backup is taken to need beside its base, in the absence of an earlier one.
 _DUMP_RATIO = 0.5

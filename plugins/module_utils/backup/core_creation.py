@@ -18,10 +18,10 @@ from .base_backup import BaseBackup
 from .contents import BASE_MANIFEST
 from .creation import Creation, refuse_problems
 from .programs import Written
-from .receiver import Receiver, keep_only
 from .repository import Backup
 from .verification import NOT_LOOKED_AT, examine
-from .wal_keeper import wal_kept
+from .wal.keeper import wal_kept
+from .wal.receiver import Receiver, keep_only
 
 
 class CoreCreation(Creation):

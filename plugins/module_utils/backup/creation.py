@@ -24,7 +24,7 @@ from .point_content import PointContent
 from .programs import Written, sync_file_system
 from .repository import FORMAT, Backup, Repository, bytes_used, format_time, now, write_metadata
 from .stores.registry import names_of_stores
-from .wal import segments_between
+from .wal.positions import segments_between
 
 # The directories in a backup whose sizes are told; every backup has a size for each, if it is 0.
 PARTS = ("base", "wal", "dump", *names_of_stores())

@@ -31,7 +31,7 @@ from .remembered import Remembered
 from .repository import Backup, Repository
 from .server import Server
 from .stores.store import Store
-from .wal_source import WalSource
+from .wal.source import WalSource
 
 # What an engine may need programs for.
 CREATE, VERIFY, RESTORE = "create", "verify", "restore"

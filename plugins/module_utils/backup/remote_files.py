@@ -20,10 +20,10 @@ import typing as t
 
 from ..errors import MaintenanceError
 from . import files, ssh
-from .archiving import source as source_of
 from .files import Copied, Target
 from .programs import guarded
 from .ssh import Remote
+from .wal.archiving import source as source_of
 
 _WHAT = "copy files from the host of the cluster"
 _ALL = r"(?s:.*)"

@@ -22,7 +22,7 @@ from ..lock import exclusive, is_free
 from ..postgresql import driver, server_name
 from ..processes import find_program, last_words
 from .programs import guarded
-from .wal_over_ssh import options
+from .wal.wal_over_ssh import options
 
 _PREFIX = "wellkept-tunnel-"
 _LOCK = "lock"

@@ -17,7 +17,7 @@ from .contents import Look, Problem, differences, look_at
 from .reading import BASE_VERSION, read_files
 from .remembered import Readings, Remembered
 from .repository import Backup
-from .wal import parse_segments
+from .wal.positions import parse_segments
 
 # In the manifest of the base, but pg_verifybackup does not look at them: a restore may rewrite them.
 NOT_LOOKED_AT = ("postgresql.auto.conf", "recovery.signal", "standby.signal")

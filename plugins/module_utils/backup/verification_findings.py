@@ -13,7 +13,7 @@ from ..result import Part
 from . import audit
 from .engine import Verification
 from .remembered import Remembered
-from .wal_verification import Archived, Bytes
+from .wal.verification import Archived, Bytes
 
 
 def report_bytes(found: t.Mapping[str, Verification], rehearsal: bool, part: Part) -> None:

@@ -17,9 +17,9 @@ import stat
 import typing as t
 from datetime import datetime, timezone
 
-from ..backup import wal_helper
 from ..backup.contents import differences, look_at
 from ..backup.repository import LABEL, METADATA, Backup, Repository
+from ..backup.wal import wal_helper
 from ..errors import MaintenanceError
 from .names import to_mirror
 

@@ -11,8 +11,8 @@ from datetime import datetime
 
 from ..backup.engine import Engine
 from ..backup.repository import Backup, parse_time
-from ..backup.wal import format_lsn, parse_lsn
-from ..backup.wal_markers import Marker, markers
+from ..backup.wal.markers import Marker, markers
+from ..backup.wal.positions import format_lsn, parse_lsn
 from ..errors import MaintenanceError
 from .targets import Target
 from .wal_range import Commit, WalRange

@@ -14,7 +14,7 @@ import typing as t
 from ..backup.engine import Engine
 from ..backup.repository import Backup, bytes_used, parse_time
 from ..backup.stores.store import Store
-from ..backup.wal import parse_lsn
+from ..backup.wal.positions import parse_lsn
 from ..catalog import record
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds

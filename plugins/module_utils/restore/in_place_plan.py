@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ..backup.wal import format_lsn
+from ..backup.wal.positions import format_lsn
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds
 from ..result import Part

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from ..backup.engine import Engine
 from ..backup.repository import parse_time
-from ..backup.wal_archive import directory_of
+from ..backup.wal.archive import directory_of
 from ..errors import MaintenanceError
 from ..quantities import human_bytes
 from ..result import Part

@@ -22,7 +22,7 @@ from ..backup import ssh
 from ..backup.remote_files import RemoteFiles
 from ..backup.repository import METADATA, Backup, Repository, parse_metadata, parse_time
 from ..backup.ssh import Remote
-from ..backup.wal import parse_lsn, segment_name
+from ..backup.wal.positions import parse_lsn, segment_name
 from ..errors import MaintenanceError
 from ..options import refuse
 from ..quantities import human_bytes

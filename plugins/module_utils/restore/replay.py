@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from .. import postgresql
 from ..backup.engine import Engine
 from ..backup.repository import Backup
-from ..backup.wal_source import WalSource
+from ..backup.wal.source import WalSource
 from ..errors import MaintenanceError
 from ..quantities import human_seconds
 from ..result import Part

@@ -10,7 +10,7 @@ import re
 import typing as t
 from datetime import datetime, timezone
 
-from ..backup.wal import format_lsn, parse_lsn
+from ..backup.wal.positions import format_lsn, parse_lsn
 
 KINDS = ("backup", "newest", "time", "lsn", "name", "before_xid", "immediate")
 _ALONE = ("backup", "newest", "immediate")

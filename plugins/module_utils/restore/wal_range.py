@@ -12,11 +12,11 @@ import tempfile
 import typing as t
 from datetime import datetime, timezone
 
-from ..backup import wal_archive
 from ..backup.repository import Backup
-from ..backup.wal import parse_lsn
-from ..backup.wal_archive import Lineage, Reach
-from ..backup.wal_source import WalSource
+from ..backup.wal import archive as wal_archive
+from ..backup.wal.archive import Lineage, Reach
+from ..backup.wal.positions import parse_lsn
+from ..backup.wal.source import WalSource
 from ..errors import MaintenanceError
 from ..processes import run
 

@@ -10,7 +10,7 @@ import typing as t
 
 from ...errors import MissingToolError
 from ...processes import find_program
-from ..wal_helper import SUFFIXES
+from ..wal.wal_helper import SUFFIXES
 
 NONE = "none"
 _LEVELS = {"gzip": (1, 9), "lz4": (1, 12), "zstd": (1, 19)}

@@ -12,12 +12,12 @@ import typing as t
 from ...errors import MaintenanceError
 from ...files import sha256_of, write_json
 from ...postgresql import databases
-from .. import archiving
 from ..creation import Creation
 from ..engine import IncrementalRefusedError
 from ..programs import Written
 from ..repository import Backup
 from ..verification import examine
+from ..wal import archiving
 from .sets import LISTING, Sets, set_problems
 from .wal import PgbackrestWal
 from .wal_keeping import wait_for

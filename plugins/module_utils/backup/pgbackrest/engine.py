@@ -22,8 +22,8 @@ from ..repository import Backup, Repository, new_label
 from ..server import Server
 from ..stores.store import Store
 from ..verification import examine
-from ..wal import segments_between
-from ..wal_source import WalSource
+from ..wal.positions import segments_between
+from ..wal.source import WalSource
 from .configuration import name_of, read_access
 from .creation import PgbackrestCreation
 from .sets import Sets, StillNeededError, manifest_problems, set_problems

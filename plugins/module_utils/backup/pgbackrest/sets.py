@@ -17,7 +17,7 @@ import typing as t
 from ...errors import MaintenanceError
 from ...files import sha256_of
 from ..repository import Backup
-from ..wal import segments_between
+from ..wal.positions import segments_between
 from .tool import Listed, Tool
 from .verdict import ARGUMENTS, Verdict, read_verdict
 from .wal import PgbackrestWal

@@ -20,9 +20,10 @@ import typing as t
 
 from ...errors import MaintenanceError, MissingToolError
 from ...processes import find_program
-from .. import wal_archive, wal_helper
-from ..wal_archive import Lineage, Segment
-from ..wal_source import WalSource, not_fetched
+from ..wal import archive as wal_archive
+from ..wal import wal_helper
+from ..wal.archive import Lineage, Segment
+from ..wal.source import WalSource, not_fetched
 from .tool import Listed, Tool
 
 if t.TYPE_CHECKING:

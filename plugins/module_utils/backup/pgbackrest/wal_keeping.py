@@ -16,12 +16,12 @@ from ...options import read_duration
 from ...postgresql import connect
 from ...quantities import human_seconds
 from ...result import Part
-from .. import archiving
-from ..archiving import Found, Way, Wish
 from ..repository import Repository
-from ..wal import format_lsn
-from ..wal_keeping import check_settings, check_waiting, set_up
-from ..wal_markers import write_marker
+from ..wal import archiving
+from ..wal.archiving import Found, Way, Wish
+from ..wal.keeping import check_settings, check_waiting, set_up
+from ..wal.markers import write_marker
+from ..wal.positions import format_lsn
 from .configuration import Setup, plan_setup
 from .sets import Sets
 from .wal import PgbackrestWal, require_program

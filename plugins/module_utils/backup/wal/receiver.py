@@ -4,7 +4,7 @@
 
 """pg_receivewal beside a backup: it brings the WAL from before the backup's start to beyond the restore point.
 
-It uses no replication slot of its own: one that a killed run left behind would fill the server's disk; see wal_keeper.
+It uses no replication slot of its own: one that a killed run left behind would fill the server's disk; see ``keeper``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import tempfile
 import time
 import typing as t
 
-from ..errors import MaintenanceError
-from ..postgresql import QueryError, query, value
-from ..processes import last_words
-from .programs import guarded
+from ...errors import MaintenanceError
+from ...postgresql import QueryError, query, value
+from ...processes import last_words
+from ..programs import guarded
 
 _STARTING = "run pg_receivewal"
 

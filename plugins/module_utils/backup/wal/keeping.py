@@ -11,17 +11,18 @@ import os
 import shutil
 import typing as t
 
-from ..errors import MaintenanceError
-from ..postgresql import connect
-from ..quantities import human_bytes, human_seconds, parse_duration
-from ..result import Part
-from . import archiving, wal_archive
+from ...errors import MaintenanceError
+from ...postgresql import connect
+from ...quantities import human_bytes, human_seconds, parse_duration
+from ...result import Part
+from ..repository import Repository
+from ..ssh import remote_of
+from . import archive as wal_archive
+from . import archiving
 from .archiving import Found, Verdict, Way, Wish
-from .repository import Repository
-from .ssh import remote_of
-from .wal import format_lsn, parse_lsn, segment_name
-from .wal_markers import Marker, write_marker
-from .wal_remote import OverSsh
+from .markers import Marker, write_marker
+from .positions import format_lsn, parse_lsn, segment_name
+from .remote import OverSsh
 
 _MANY_WAITING = 8
 _NO_COMMAND = "Set wal_configure: true to have it set, or set it yourself: "

@@ -13,11 +13,11 @@ import os
 import typing as t
 from datetime import datetime
 
-from ..files import read_json, write_json
-from ..postgresql import query, value
-from .marker import insert_marker
-from .repository import MARKERS, Backup, Repository, parse_time
-from .wal import parse_lsn
+from ...files import read_json, write_json
+from ...postgresql import query, value
+from ..marker import insert_marker
+from ..repository import MARKERS, Backup, Repository, parse_time
+from .positions import parse_lsn
 
 _KEPT = 500
 _POINT = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 
-from ..errors import MaintenanceError
-from ..processes import last_words, run
+from ...errors import MaintenanceError
+from ...processes import last_words, run
 
 SEGMENT_NAME = re.compile(r"[0-9A-F]{24}")
 

@@ -10,13 +10,13 @@ import os
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
-from ..errors import MaintenanceError
-from . import wal_archive
-from .remembered import Remembered
-from .repository import Backup
-from .wal import format_lsn, parse_lsn, segment_name
-from .wal_archive import Lineage, Segment
-from .wal_source import WalSource
+from ...errors import MaintenanceError
+from ..remembered import Remembered
+from ..repository import Backup
+from . import archive as wal_archive
+from .archive import Lineage, Segment
+from .positions import format_lsn, parse_lsn, segment_name
+from .source import WalSource
 
 # Under this name it is remembered which segments were read.
 MEMORY = "wal_archive"

@@ -16,9 +16,9 @@ import re
 import stat
 import typing as t
 
-from ..errors import MaintenanceError
+from ...errors import MaintenanceError
 from . import wal_helper
-from .wal import SEGMENT_NAME, parse_lsn, segment_name
+from .positions import SEGMENT_NAME, parse_lsn, segment_name
 
 _TIMELINE = re.compile(r"[0-9A-F]{8}")
 _HISTORY_LINE = re.compile(r"^\s*(\d+)\s+([0-9A-F]+/[0-9A-F]+)", re.MULTILINE)

@@ -15,12 +15,12 @@ import time
 import types
 import typing as t
 
-from ..errors import MaintenanceError
-from ..files import write_atomically
-from ..postgresql import driver, query, value
+from ...errors import MaintenanceError
+from ...files import write_atomically
+from ...postgresql import driver, query, value
 from . import wal_helper, wal_over_ssh
-from .wal import parse_lsn, segment_name
-from .wal_archive import directory_of
+from .archive import directory_of
+from .positions import parse_lsn, segment_name
 
 _PYTHON = "/usr/bin/python3"
 _SECONDS_TO_ARRIVE = 60.0

@@ -16,12 +16,13 @@ import pwd
 import shlex
 import typing as t
 
-from ..errors import MaintenanceError
-from ..files import write_atomically
-from . import archiving, wal_helper, wal_over_ssh, wal_sender
+from ...errors import MaintenanceError
+from ...files import write_atomically
+from ..ssh import Remote, acting_as, run_there
+from . import archiving, wal_helper, wal_over_ssh
+from . import sender as wal_sender
+from .archive import directory_of
 from .archiving import Found, Way, Wish
-from .ssh import Remote, acting_as, run_there
-from .wal_archive import directory_of
 
 OPTIONS: dict[str, t.Any] = {
     "host": {"type": "str", "default": ""},
@@ -79,7 +80,7 @@ class OverSsh(Way):
     # -- the far end ---------------------------------------------------------------------------------------------------
 
     def _ask(self, *, make: bool = False, attempt: t.Sequence[str] = ()) -> dict[str, t.Any]:
-        """What wal_sender answers on the server's host; raises MaintenanceError where it cannot do what it should."""
+        """What ``sender`` answers on the server's host; raises MaintenanceError where it cannot do what it should."""
         files = {archiving.file_name(module): archiving.source(module).decode() for module in self.programs}
         order = {
             "make": make,

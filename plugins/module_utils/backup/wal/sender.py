@@ -4,7 +4,7 @@
 
 """A program for the server's host: what it takes to send WAL elsewhere is looked at there, and made.
 
-It is sent there by ``wal_remote``, reads its orders as JSON from the standard input, and answers in JSON.
+It is sent there by ``remote``, reads its orders as JSON from the standard input, and answers in JSON.
 """
 
 from __future__ import annotations

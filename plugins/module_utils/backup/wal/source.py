@@ -12,15 +12,16 @@ import shlex
 import stat
 import typing as t
 
-from ..errors import MaintenanceError
-from . import archiving, wal_archive, wal_helper
-from .reading import drop_cached
-from .remembered import Look
-from .wal import SEGMENT_NAME
-from .wal_archive import Lineage, Segment
+from ...errors import MaintenanceError
+from ..reading import drop_cached
+from ..remembered import Look
+from . import archive as wal_archive
+from . import archiving, wal_helper
+from .archive import Lineage, Segment
+from .positions import SEGMENT_NAME
 
 if t.TYPE_CHECKING:
-    from ..restore.scratch_cluster import ScratchCluster
+    from ...restore.scratch_cluster import ScratchCluster
 
 
 class WalSource(abc.ABC):

@@ -10,8 +10,8 @@ import contextlib
 import threading
 import typing as t
 
-from ..errors import MaintenanceError
-from ..postgresql import QueryError, connect, query
+from ...errors import MaintenanceError
+from ...postgresql import QueryError, connect, query
 
 _EVERY = 1.0
 
