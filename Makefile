@@ -94,8 +94,17 @@ setup-demo:
 .PHONY: setup-test
 setup-test:
 	@scripts/venv test
-	@scripts/system_packages logrotate=logrotate setpriv=util-linux restic=restic redis-check-rdb=redis-tools ssh=openssh-client sshd=openssh-server \
-		rsync=rsync zstd=zstd lz4=lz4 pgbackrest=pgbackrest
+	@scripts/system_packages \
+		logrotate=logrotate \
+		setpriv=util-linux \
+		ssh=openssh-client \
+		sshd=openssh-server \
+		rsync=rsync \
+		pgbackrest=pgbackrest \
+		restic=restic \
+		redis-check-rdb=redis-tools \
+		zstd=zstd \
+		lz4=lz4
 
 # -- test hosts: containers that run systemd, reached over SSH (docs/molecule.md) --
 
