@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import sqlite3
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import pytest
 import testinfra.host
 from testinfra.backend.paramiko import ParamikoBackend
 
-FLEET = Path(__file__).resolve().parents[1] / ".cache" / "molecule" / os.environ["MOLECULE_SCENARIO_NAME"]
+PROJECT = Path(__file__).resolve().parents[1]
+FLEET = PROJECT / ".cache" / "molecule" / os.environ["MOLECULE_SCENARIO_NAME"]
 
 
 class StrictParamikoBackend(ParamikoBackend):
@@ -108,3 +110,20 @@ def _results(ledger: sqlite3.Connection, run: str) -> dict[tuple[str, str], dict
 @pytest.fixture(scope="session")
 def artifacts() -> Path:
     return FLEET / "artifacts"
+
+
+def play(activity: str, *arguments: str) -> tuple[int, dict[tuple[str, str], dict]]:
+    """Carry out *activity* on the hosts of this scenario: its exit status, and the results by (host, activity)."""
+    command = ["ansible-playbook", f"playbooks/activities/{activity}.yml", *arguments]
+    for inventory in (PROJECT / "molecule" / FLEET.name / "inventory", FLEET / "inventory"):
+        command += ["--inventory", str(inventory)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, read_runs()[-1].results
+
+
+def check_statuses(activity: str, host: str, *arguments: str) -> dict[str, tuple[str, str]]:
+    """Carry out *activity* and return the checks that did not pass on *host*: {name: (status, observed)}."""
+    _status, results = play(activity, *arguments)
+    checks = results[host, activity]["checks"]
+    return {check["name"]: (check["status"], check["observed"]) for check in checks if check["status"] != "passed"}

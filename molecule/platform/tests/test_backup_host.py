@@ -6,8 +6,8 @@ import contextlib
 import time
 
 import pytest
-from conftest import connect
-from platform_runs import check_statuses, psql
+from conftest import check_statuses, connect
+from platform_runs import psql
 
 
 @pytest.fixture(scope="module")

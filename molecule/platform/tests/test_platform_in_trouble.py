@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from conftest import connect
-from platform_runs import play
+from conftest import connect, play
 
 
 @contextlib.contextmanager
