@@ -127,3 +127,12 @@ def check_statuses(activity: str, host: str, *arguments: str) -> dict[str, tuple
     _status, results = play(activity, *arguments)
     checks = results[host, activity]["checks"]
     return {check["name"]: (check["status"], check["observed"]) for check in checks if check["status"] != "passed"}
+
+
+def psql(host: testinfra.host.Host, statement: str, database: str = "learning") -> str:
+    """What *statement* gives on the server of *host*, as rows with | between their columns."""
+    return host.check_output(
+        "psql --no-psqlrc --tuples-only --no-align --host /run/postgresql --username maintenance %s --command %s",
+        database,
+        statement,
+    )

@@ -6,8 +6,7 @@ import contextlib
 import time
 
 import pytest
-from conftest import check_statuses, connect
-from platform_runs import psql
+from conftest import check_statuses, connect, psql
 
 
 @pytest.fixture(scope="module")

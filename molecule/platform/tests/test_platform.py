@@ -7,8 +7,7 @@ import time
 import urllib.request
 
 import pytest
-from conftest import FLEET, connect
-from platform_runs import psql
+from conftest import FLEET, connect, psql
 
 DUE = {(host, activity) for host in ("app1", "backup1", "db1", "db2") for activity in ("health_check", "log_rotation")}
 DUE |= {("app1", "storage_cleanup"), ("app1", "cache_clearing"), ("db1", "backup"), ("db1", "restore_test")}
