@@ -214,6 +214,9 @@ def work(module: AnsibleModule, part: Part) -> None:
     if not wish.destinations:
         part.skip("no mirror is configured: set backup_mirror_destinations")
         return
+    if module.check_mode and not any(os.path.isdir(source.path) for source in wish.sources):
+        part.skip("there is nothing to mirror yet; a run that is no check makes it first, by the activity backup")
+        return
     memory = os.path.join(module.params["state_dir"], "mirror")
     found = [sources.look(source) for source in wish.sources]
     report.report_sources(found, part)

@@ -13,7 +13,7 @@ version_added: "0.1.0"
 description:
   - Makes sure that a small learning platform runs on this machine, to try maintenance out on real data.
   - It has PostgreSQL with about 220,000 rows in bloated tables, submitted files, a web application, caches, logs that
-    have grown and files that are stale.
+    have grown and files that are stale; and an empty directory that takes the part of another place for backups.
   - Content follows from O(seed). Everything lies below O(directory), the servers listen on the loopback only.
   - A second run starts what is down and otherwise changes nothing. Files that maintenance has removed stay removed.
 author: The Wellkept team (@wellkept)
@@ -128,6 +128,7 @@ LOAD = "load the database"
 WRITE = "write the files"
 INSTALL = "install the application"
 START_APPLICATION = "start the application"
+MAKE_MIRROR = "make the directory of the mirror"
 STOP_SERVER = "stop PostgreSQL"
 STOP_APPLICATION = "stop the application"
 REMOVE = "remove the directory"
@@ -144,6 +145,7 @@ STEPS = (
     WRITE,
     INSTALL,
     START_APPLICATION,
+    MAKE_MIRROR,
 )
 
 
@@ -161,6 +163,7 @@ def measure(layout: Layout, description: Description, source: bytes) -> dict[str
         WRITE: content.is_written(layout),
         INSTALL: service.is_installed(layout, description, source),
         START_APPLICATION: bool(service.running_pid(layout)) and service.health(description)[0],
+        MAKE_MIRROR: os.path.isdir(layout.mirror),
     }
 
 
@@ -201,6 +204,8 @@ def act(step: str, layout: Layout, description: Description, source: bytes) -> N
     elif step == START_APPLICATION:
         service.stop(layout)
         service.start(layout, description)
+    elif step == MAKE_MIRROR:
+        os.mkdir(layout.mirror, 0o700)
 
 
 def wanted(layout: Layout, known: Description | None, seed: int) -> Description:

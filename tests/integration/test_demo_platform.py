@@ -348,6 +348,6 @@ def test_a_directory_of_something_else_is_never_removed(tmp_path: Path) -> None:
 
 def test_check_mode_builds_nothing(tmp_path: Path) -> None:
     shown = Platform(tmp_path / "demo").ensure(check=True)
-    assert (shown["changed"], len(shown["steps"])) == (True, 8)
+    assert (shown["changed"], len(shown["steps"])) == (True, 9)
     assert not (tmp_path / "demo").exists()
     assert Platform(tmp_path / "demo").ensure("absent")["changed"] is False

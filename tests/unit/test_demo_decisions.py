@@ -33,6 +33,7 @@ def test_a_new_platform_takes_every_step_in_order() -> None:
         ({module.START_SERVER}, [module.START_SERVER]),
         ({module.START_APPLICATION}, [module.START_APPLICATION]),
         ({module.LOAD}, [module.LOAD]),
+        ({module.MAKE_MIRROR}, [module.MAKE_MIRROR]),
         ({module.CONFIGURE}, [module.STOP_SERVER, module.CONFIGURE, module.START_SERVER]),
         ({module.INSTALL}, [module.INSTALL, module.START_APPLICATION]),
         ({module.WRITE}, [module.WRITE, module.INSTALL, module.START_APPLICATION]),

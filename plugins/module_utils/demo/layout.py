@@ -40,6 +40,7 @@ class Layout:
         self.application_log = self._path("log", "app")
         self.application = self._path("app")
         self.unfinished = self._path("unfinished")
+        self.mirror = self._path("mirror")
         self.program = self._path("app", "learning_app.py")
         self.configuration = self._path("app", "config.json")
         self.page_cache = self._path("app", "cache", "pages")
