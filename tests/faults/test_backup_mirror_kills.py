@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.decision import is_leftover
 from support.mirrors import MirrorSite, Servers, SmallSite, contents, mirror_servers
 from support.modules import module_process
 
@@ -20,7 +21,7 @@ def servers() -> Iterator[Servers]:
 
 def assert_nothing_half_done(mirror: MirrorSite, ever: dict[str, bytes]) -> None:
     """What has a name there is whole; a backup whose description is there has all its files."""
-    there = {name: body for name, body in mirror.files().items() if ".incoming-" not in name}
+    there = {name: body for name, body in mirror.files().items() if not is_leftover(name, ever)}
     for name, body in there.items():
         assert ever[name] == body, f"{name} is half there"
     for described in [name for name in there if name.endswith("/backup.json")]:
@@ -38,7 +39,8 @@ def as_in_mirror(site: SmallSite) -> dict[str, bytes]:
     return found
 
 
-def campaign(mirror: MirrorSite, site: SmallSite, kills: int, seed: int) -> None:
+def campaign(servers: Servers, kind: str, site: SmallSite, kills: int, seed: int) -> None:
+    mirror = servers.mirror(site, kind)
     chance = random.Random(seed)
     ever: dict[str, bytes] = {}
     killed = 0
@@ -58,6 +60,7 @@ def campaign(mirror: MirrorSite, site: SmallSite, kills: int, seed: int) -> None
             finally:
                 process.kill()
                 output, _errors = process.communicate()
+            servers.until_quiet()
             killed += process.returncode < 0
             if process.returncode == 0:
                 seconds = max(0.5, time.monotonic() - began)
@@ -77,11 +80,32 @@ def campaign(mirror: MirrorSite, site: SmallSite, kills: int, seed: int) -> None
 @pytest.mark.parametrize("kind", ["directory", "sftp"])
 def test_a_killed_mirror_is_whole_and_goes_on(servers: Servers, tmp_path: Path, kind: str) -> None:
     site = SmallSite(tmp_path)
-    campaign(servers.mirror(site, kind), site, 5, seed=5)
+    campaign(servers, kind, site, 5, seed=5)
+
+
+def test_what_rsync_had_begun_is_cleared_away_though_its_file_expired_meanwhile(
+    servers: Servers, tmp_path: Path
+) -> None:
+    site = SmallSite(tmp_path)
+    expired = site.add(age=7200)
+    site.add(age=3600)
+    mirror = servers.mirror(site, "rsync")
+    assert not mirror.mirror()["failed"]
+    site.expire(expired)
+    left = [
+        mirror.there / "repository" / "main" / expired / "dump" / ".0.dump.Ab12xY",
+        mirror.there / ".wellkept-mirror" / "manifests" / ".20260101T000000000000Z-ab12cd34-00001.json.Ab12xY",
+    ]
+    for path in left:
+        path.write_bytes(b"begun")
+    shown = mirror.mirror(remove_at_most=100)
+    assert not shown["failed"], shown["msg"]
+    assert not [path for path in left if path.exists()]
+    assert mirror.files() == as_in_mirror(site)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["directory", "sftp", "sftp-only", "rsync"])
 def test_a_mirror_that_is_killed_fifty_times_is_whole_and_goes_on(servers: Servers, tmp_path: Path, kind: str) -> None:
     site = SmallSite(tmp_path)
-    campaign(servers.mirror(site, kind), site, 50, seed=50)
+    campaign(servers, kind, site, 50, seed=50)

@@ -26,6 +26,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror import
 
 from support.modules import run_module
 from support.ssh import SshServer, ssh_server
+from support.waiting import wait_until
 
 KINDS = ("sftp", "sftp-only", "rsync", "directory")
 _SEGMENT = 1 << 14
@@ -135,6 +136,10 @@ class Servers:
             return MirrorSite(site, {"name": "vault", "type": kind, "path": str(there), **others}, there)
         server = self._only if kind == "sftp-only" else self._full
         return ssh_mirror(site, server, kind.partition("-")[0], name, **others)
+
+    def until_quiet(self) -> None:
+        """Wait until the servers have done all that killed runs had asked of them."""
+        wait_until(lambda: not [*self._full.sessions(), *self._only.sessions()], "the sessions of killed runs to end")
 
 
 def ssh_mirror(site: Site, server: SshServer, kind: str, name: str = "mirror", **others: Any) -> MirrorSite:

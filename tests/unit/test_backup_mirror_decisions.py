@@ -12,10 +12,10 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.decisi
     decide_removal,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.destination import Entry
-from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.login import parse_hashes
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.hashing import parse_hashes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.manifests import merge, serialise
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.memory import Record, counts_no_more
-from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.names import from_mirror, to_mirror
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.names import OWN, from_mirror, to_mirror
 
 LABEL = "20261121T093000Z-full-1a2b"
 OTHER = "20261120T093000Z-full-3c4d"
@@ -77,6 +77,20 @@ def test_what_killed_runs_left_is_told_from_strangers() -> None:
     decision = decide(wanted, there, {})
     assert decision.leftovers == ["d/.file.Ab12xY", "d/.incoming-12"]
     assert decision.strangers == ["d/.other.Ab12xY", "d/x"]
+
+
+def test_what_killed_runs_left_of_expired_files_and_of_our_own_is_told_from_strangers() -> None:
+    own = f"{OWN}/manifests/.20260101T000000000000Z-ab12-00001.json.Ab12xY"
+    there = {name: Entry("file", 1) for name in ("d/.sent.Ab12xY", "d/.begun.Ab12xY", own)}
+    decision = decide({}, there, {"d/sent": Record(3, "h")}, pending={"d/begun"})
+    assert decision.leftovers == sorted(there)
+    assert not decision.strangers
+
+
+def test_a_file_of_ours_that_is_called_like_a_leftover_is_none() -> None:
+    name = "d/.file.backup"
+    decision = decide({"d/file": Wanted(3, "h")}, {name: Entry("file", 3)}, {name: Record(3, "h")})
+    assert (decision.leftovers, decision.gone) == ([], [name])
 
 
 def removal(going: list[str], staying: int, **others: object):

@@ -68,18 +68,14 @@ def decide(
         if name not in wanted and name not in there and append_only and not name.startswith(OWN):
             decision.problems[name] = f"is missing, though nothing can be removed there ({record.size} bytes)"
     for name, entry in sorted(there.items()):
-        if entry.kind == DIRECTORY or name in wanted or name.startswith(OWN + "/"):
+        if entry.kind == DIRECTORY or name in wanted:
             continue
-        if is_leftover(name, wanted):
+        if name in records or name in pending:
+            if not name.startswith(OWN + "/"):
+                _decide_gone(name, entry, records.get(name), decision, held=name.startswith(tuple(held)))
+        elif is_leftover(name, wanted, records, pending):
             decision.leftovers.append(name)
-        elif name in records or name in pending:
-            if not name.startswith(tuple(held)):
-                decision.gone.append(name)
-            if name in records and (entry.kind, entry.size) != (FILE, records[name].size):
-                decision.problems[name] = _differs(entry, records[name].size)
-            elif name in records:
-                decision.in_place.append(name)
-        else:
+        elif not name.startswith(OWN + "/"):
             decision.strangers.append(name)
     return decision
 
@@ -118,17 +114,33 @@ def _decide_one(
         decision.in_place.append(name)
 
 
+def _decide_gone(name: str, entry: Entry, record: t.Optional[Record], decision: Decision, *, held: bool) -> None:
+    """What was sent, or was to be, and is not here any more."""
+    if not held:
+        decision.gone.append(name)
+    if record and (entry.kind, entry.size) != (FILE, record.size):
+        decision.problems[name] = _differs(entry, record.size)
+    elif record:
+        decision.in_place.append(name)
+
+
 def _differs(entry: Entry, size: int) -> str:
     return f"is a {entry.kind}, and no file" if entry.kind != FILE else f"has {entry.size} bytes instead of {size}"
 
 
-def is_leftover(name: str, wanted: t.Container[str]) -> bool:
-    """Whether *name* is what a run that was killed had begun to write."""
-    directory, _slash, last = name.rpartition("/")
-    if last.startswith(INCOMING):
+def is_leftover(name: str, *ours: t.Container[str]) -> bool:
+    """Whether *name* is what a run that was killed had begun to write, of one of *ours* or of our own files."""
+    if os.path.basename(name).startswith(INCOMING):
         return True
+    whole = whole_name(name)
+    return bool(whole) and (whole.startswith(OWN + "/") or any(whole in names for names in ours))
+
+
+def whole_name(name: str) -> str:
+    """What rsync gives to *name* when it has written all of it; "" when this is not how it calls what it writes."""
+    directory, _slash, last = name.rpartition("/")
     match = _RSYNC_TEMPORARY.fullmatch(last)
-    return bool(match) and os.path.join(directory, match[1] if match else "") in wanted
+    return os.path.join(directory, match[1]) if match else ""
 
 
 class Removal(t.NamedTuple):

@@ -18,7 +18,7 @@ from ..backup.repository import METADATA
 from ..errors import MaintenanceError
 from . import pruning
 from .append_only import prove
-from .decision import Wanted, decide
+from .decision import Wanted, decide, whole_name
 from .destination import ChangedError, Connection, Entry, Outgoing
 from .destinations import Destination
 from .manifests import MANIFESTS, OWNER, is_manifest, merge, new_prefix, serialise
@@ -166,12 +166,11 @@ class Mirroring:
     def _act(self) -> None:
         decision = self.outcome.decision
         self._write_owner()
-        self.records.pending = sorted(decision.send)
+        # Also what an earlier run was writing when it was killed, until the rest of it is gone.
+        self.records.pending = sorted({*decision.send, *filter(None, map(whole_name, decision.leftovers))})
         self.records.pending_manifests = self._manifest_prefix
         self.records.save()
-        if decision.leftovers:
-            with contextlib.suppress(OSError, MaintenanceError):
-                self.connection.remove(decision.leftovers)
+        left = self._clear_away(decision.leftovers)
         self._adopt(decision.adopt)
         for source in self.found:
             for unit in source.units:
@@ -185,7 +184,17 @@ class Mirroring:
         else:
             pruning.remove(self)
             pruning.compact(self)
-        self.records.pending, self.records.pending_manifests = [], ""
+        self.records.pending, self.records.pending_manifests = left, ""
+
+    def _clear_away(self, leftovers: t.Sequence[str]) -> t.List[str]:
+        """Remove what killed runs had begun to write; returns of which files a part stays, for we may not remove it."""
+        if not leftovers:
+            return []
+        try:
+            self.connection.remove(leftovers)
+        except (OSError, MaintenanceError):
+            return sorted(filter(None, map(whole_name, leftovers)))
+        return []
 
     def _write_owner(self) -> None:
         if OWNER not in self.there:

@@ -15,26 +15,26 @@ import subprocess
 import tempfile
 import typing as t
 
-from ..errors import MaintenanceError, MissingToolError
+from ..backup.programs import guarded
+from ..errors import MaintenanceError
 from ..files import sha256_of
-from ..processes import find_program, last_words
-from . import login as logins
+from ..processes import last_words, require_program
+from ..ssh import errors, openssh
+from ..ssh.login import Login
 from .destination import DIRECTORY, FILE, LINK, OTHER, Attempt, ChangedError, Connection, Entry, Outgoing
-from .login import Login
+from .hashing import hash_command, parse_hashes
 
 _LISTED = re.compile(rb"^([-dlbcps])\S{9}\S?\s+([\d,.]+) \d{4}/\d\d/\d\d \d\d:\d\d:\d\d (.*)$")
 _KINDS = {b"-": FILE, b"d": DIRECTORY, b"l": LINK}
 _UNREACHABLE, _SOME_MISSING, _VANISHED = 255, 23, 24
 # What is read back at a time: it takes so much room here.
 _BATCH_BYTES = 1 << 30
-_CONNECT_TIMEOUT = 60
 # The words of the far side can get lost when its rsync ends; the status does not.
 _MEANINGS = {
     11: "status 11, no room there or no right to write",
     12: "status 12, the connection or the rsync there ended early",
     23: "status 23, some files could not be written or read",
 }
-_NOT_LET_IN = re.compile(r"Permission denied \([a-z]")
 # How the host is called in our own configuration of ssh: an address may hold colons, which rsync would misread.
 _ALIAS = "mirror"
 # Other characters in its path a shell there, or an older rsync, could misread.
@@ -51,12 +51,15 @@ class RsyncConnection(Connection):
         self._root = root.rstrip("/") or "/"
         self._append_only = append_only
         self._create = create
-        self._programs = {name: _find(name) for name in ("rsync", "ssh")}
+        packages = {"rsync": "rsync", "ssh": "openssh-client"}
+        self._programs = {
+            name: require_program(name, what=login.purpose, package=package) for name, package in packages.items()
+        }
         self._limit = [f"--bwlimit={max(1, bytes_per_second // 1024)}"] if bytes_per_second else []
         self._hashes_there: t.Optional[bool] = None
         for path in (login.key_file, login.known_hosts):
             if not os.path.isfile(path):
-                raise logins.unreachable(login, f"{path}: there is no such file")
+                raise errors.unreachable(login, f"{path}: there is no such file")
         self._scratch = tempfile.mkdtemp(prefix="rsync-", dir=scratch)
         self._config = os.path.join(self._scratch, "ssh_config")
         with open(self._config, "w", encoding="utf-8") as stream:
@@ -65,13 +68,11 @@ class RsyncConnection(Connection):
     def _ssh_config(self) -> t.List[str]:
         login = self._login
         return [
-            f"Host {_ALIAS}", f"HostName {login.host}", f"User {_quoted(login.user)}",
-            f"Port {login.port}", f"IdentityFile {_quoted(login.key_file)}",
-            f"UserKnownHostsFile {_quoted(login.known_hosts)}", "GlobalKnownHostsFile none",
-            "StrictHostKeyChecking yes", "IdentitiesOnly yes", "IdentityAgent none", "BatchMode yes",
-            f"ConnectTimeout {_CONNECT_TIMEOUT}", "ServerAliveInterval 30", "ServerAliveCountMax 4",
-            "ForwardAgent no", "ForwardX11 no", "PermitLocalCommand no", "LogLevel ERROR",
-        ]  # fmt: skip
+            f"Host {_ALIAS}",
+            *(f"HostName={login.host}", f"Port={login.port}", f"User={login.user}"),
+            *openssh.settings(login),
+            *("IdentityAgent=none", "LogLevel=ERROR"),
+        ]
 
     def list(self) -> t.Dict[str, Entry]:
         missing = () if self._create else (_SOME_MISSING,)
@@ -142,13 +143,13 @@ class RsyncConnection(Connection):
                         yield name, sha256_of(os.path.join(directory, name))
 
     def _hash_there(self, names: t.Sequence[str]) -> t.Iterator[t.Tuple[str, str]]:
-        command = [self._programs["ssh"], "-F", self._config, "--", _ALIAS, logins.hash_command(self._root)]
+        command = [self._programs["ssh"], "-F", self._config, "--", _ALIAS, hash_command(self._root)]
         done = subprocess.run(
             command, input=b"".join(os.fsencode(name) + b"\0" for name in names), capture_output=True, check=False
         )
         if done.returncode == _UNREACHABLE:
             raise self._failed(done)
-        return logins.parse_hashes(done.stdout)
+        return parse_hashes(done.stdout)
 
     def remove(self, names: t.Sequence[str]) -> None:
         """Remove files, the first of them first. Directories stay."""
@@ -225,7 +226,7 @@ class RsyncConnection(Connection):
         """Run rsync with *names* as its input; its output."""
         # rsync splits this at spaces, but not within quotes.
         shell = f'"{self._programs["ssh"]}" -F "{self._config}"'
-        command = [self._programs["rsync"], f"--rsh={shell}", *arguments]
+        command = guarded([self._programs["rsync"], f"--rsh={shell}", *arguments])
         done = subprocess.run(command, input=names, capture_output=True, env={**os.environ, "LC_ALL": "C"}, check=False)
         if done.returncode not in accept:
             raise self._failed(done)
@@ -235,15 +236,9 @@ class RsyncConnection(Connection):
         both = (done.stdout + b"\n" + done.stderr).decode("utf-8", "replace").splitlines()
         # Among the names of files it says what the far side had to say.
         said = "\n".join(line for line in both if "rsync" in line or line.encode() in done.stderr)
-        if "HOST IDENTIFICATION HAS CHANGED" in said:
-            return logins.host_key_changed(self._login)
-        if "host key is known" in said:
-            return logins.host_key_unknown(self._login)
-        if _NOT_LET_IN.search(said):
-            return logins.not_let_in(self._login)
-        return MaintenanceError(
-            f"work on the mirror {self._login.destination} by rsync",
-            where=self._login.where,
+        return errors.login_refused(self._login, said) or MaintenanceError(
+            f"{self._login.purpose} by rsync",
+            where=str(self._login),
             expected="exit status 0",
             observed=f"{_MEANINGS.get(done.returncode, f'status {done.returncode}')}: {last_words(said, 3)}",
             advice="See what is wrong there. The next run goes on where this one was; nothing half written has a name.",
@@ -270,23 +265,6 @@ def _by_place(files: t.Sequence[Outgoing], stage: str) -> t.Dict[t.Tuple[str, st
             shutil.copyfile(file.path, copy, follow_symlinks=False)
             groups.setdefault((stage, ""), {})[file.name] = file
     return groups
-
-
-def _find(name: str) -> str:
-    found = find_program(name)
-    if not found:
-        package = {"ssh": "openssh-client"}.get(name, name)
-        raise MissingToolError(
-            "mirror by rsync",
-            expected=f"the program {name}",
-            observed="it is not installed",
-            advice=f"apt-get install {package}",
-        )
-    return found
-
-
-def _quoted(text: str) -> str:
-    return f'"{text}"'
 
 
 def _batches(names: t.Sequence[str], sizes: t.Mapping[str, int]) -> t.Iterator[t.List[str]]:
