@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import typing as t
 
-from .errors import MaintenanceError
+from .errors import MaintenanceError, MissingToolError
 
 # Where system tools live that an ordinary user's PATH may lack (logrotate, for one).
 SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -22,6 +22,19 @@ def find_program(name: str, directory: str = "") -> str | None:
     """Path of the program *name*: in *directory* if given, else in PATH and the system directories; None if nowhere."""
     search = directory or os.environ.get("PATH", os.defpath) + ":" + SYSTEM_DIRECTORIES
     return shutil.which(name, path=search)
+
+
+def require_program(name: str, *, what: str, package: str = "") -> str:
+    """Path of the program *name*, without which we cannot do *what*; raises MissingToolError."""
+    found = find_program(name)
+    if found is None:
+        raise MissingToolError(
+            what,
+            expected=f"the program {name}",
+            observed="it is not installed",
+            advice=f"apt-get install {package or name}",
+        )
+    return found
 
 
 def run(

@@ -220,7 +220,7 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import findings, ssh
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host, findings
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import (
     CREATE,
     Engine,
@@ -261,7 +261,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 OPTIONS: dict[str, dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
     **PGBACKREST_OPTIONS,
-    **ssh.OPTIONS,
+    **database_host.OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
     "engine": {"type": "str", "choices": [*ENGINES], "default": "core"},
@@ -293,7 +293,7 @@ OPTIONS: dict[str, dict[str, t.Any]] = {
 
 def work(module: AnsibleModule, part: Part) -> None:
     os.umask(0o077)
-    with ssh.reached(module.params) as params:
+    with database_host.reached(module.params) as params:
         module.params = params
         back_up(module, part)
 

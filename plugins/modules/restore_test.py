@@ -185,7 +185,7 @@ from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
@@ -213,7 +213,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
-    **ssh.OPTIONS,
+    **database_host.OPTIONS,
     "cluster": {"type": "str", "default": "main"},
     "repository": {"type": "path", "required": True},
     "bin_dir": {"type": "str", "default": ""},

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.files import copy_tree, tree_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.remote_files import RemoteFiles
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.ssh import Remote
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.ssh.login import Login
 from support.ssh import SshServer, ssh_server
 from support.waiting import wait_until
 
@@ -26,7 +26,7 @@ def server() -> Iterator[SshServer]:
 @pytest.fixture
 def there(server: SshServer) -> RemoteFiles:
     server.authorize(server.key_file.with_suffix(".pub").read_text().strip())
-    remote = Remote(server.host, server.port, server.user, str(server.key_file), str(server.known_hosts))
+    remote = Login(server.host, server.port, server.user, str(server.key_file), str(server.known_hosts))
     return RemoteFiles(remote)
 
 

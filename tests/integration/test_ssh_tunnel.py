@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils import postgresql
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from support.modules import COLLECTIONS
 from support.postgresql import PostgresServer, postgres_server
@@ -70,7 +70,7 @@ def tunnels() -> list[Path]:
 
 def test_the_socket_there_is_reached_from_here_and_nothing_is_left(server: SshServer, postgres: PostgresServer) -> None:
     before = tunnels()
-    with ssh.reached(options(server, postgres)) as login:
+    with database_host.reached(options(server, postgres)) as login:
         assert login["login_unix_socket"] != str(postgres.socket_dir)
         assert Path(login["login_unix_socket"]).stat().st_mode & 0o077 == 0
         assert postgresql.server_name(login).startswith("db1") or server.host in postgresql.server_name(login)
@@ -83,16 +83,16 @@ def test_the_socket_there_is_reached_from_here_and_nothing_is_left(server: SshSe
 
 def test_the_loopback_address_there_is_reached_with_its_password(server: SshServer, postgres: PostgresServer) -> None:
     given = options(server, postgres, login_host="127.0.0.1", login_unix_socket="", login_password=postgres.password)
-    with ssh.reached(given) as login, contextlib.closing(postgresql.connect(login)) as connection:
+    with database_host.reached(given) as login, contextlib.closing(postgresql.connect(login)) as connection:
         assert str(postgresql.value(connection, "SELECT host(inet_client_addr())")) == "127.0.0.1"
 
 
 def test_an_address_that_is_reached_from_here_needs_no_tunnel(server: SshServer, postgres: PostgresServer) -> None:
     given = options(server, postgres, login_host="db1.example.org")
     given["login_unix_socket"] = ""
-    with ssh.reached(given) as login:
+    with database_host.reached(given) as login:
         assert login == given
-    with ssh.reached({**options(server, postgres), "database_host": ""}) as login:
+    with database_host.reached({**options(server, postgres), "database_host": ""}) as login:
         assert login["login_unix_socket"] == str(postgres.socket_dir)
     assert server.sessions() == []
 
@@ -110,18 +110,18 @@ def test_what_would_be_sought_on_the_wrong_host_is_refused(
 ) -> None:
     with (
         pytest.raises(MaintenanceError, match="another host from this one"),
-        ssh.reached(options(server, postgres, **others)),
+        database_host.reached(options(server, postgres, **others)),
     ):
         raise AssertionError("it was let through")
     there = {"engine": "core", "redis": [{"name": "cache", "host": "app1", "unix_socket": ""}]}
-    with ssh.reached(options(server, postgres, **there)):
+    with database_host.reached(options(server, postgres, **there)):
         pass
 
 
 def test_a_changed_host_key_is_refused_and_what_to_do_is_said(server: SshServer, postgres: PostgresServer) -> None:
     server.new_host_key()
     server.restart()
-    with pytest.raises(MaintenanceError) as caught, ssh.reached(options(server, postgres)):
+    with pytest.raises(MaintenanceError) as caught, database_host.reached(options(server, postgres)):
         raise AssertionError("it was let through")
     assert "Host key verification failed" in caught.value.observed
     assert "find out who answers in its place" in caught.value.advice
@@ -132,7 +132,7 @@ def test_each_thing_in_the_way_has_its_own_advice(server: SshServer, postgres: P
     def advice(**others: Any) -> str:
         given = options(server, postgres)
         given["ssh"].update(others)
-        with pytest.raises(MaintenanceError) as caught, ssh.reached(given):
+        with pytest.raises(MaintenanceError) as caught, database_host.reached(given):
             raise AssertionError("it was let through")
         return f"{caught.value.observed} {caught.value.advice}"
 
@@ -141,7 +141,7 @@ def test_each_thing_in_the_way_has_its_own_advice(server: SshServer, postgres: P
     assert "authorized_keys" in advice(key_file=str(other_key))
     assert "Start" in advice(port=1)
     elsewhere = options(server, postgres, login_unix_socket="/nowhere")
-    with pytest.raises(MaintenanceError) as caught, ssh.reached(elsewhere) as login:
+    with pytest.raises(MaintenanceError) as caught, database_host.reached(elsewhere) as login:
         postgresql.connect(login)
     assert "open failed" in caught.value.observed
     assert "/nowhere" in caught.value.advice
@@ -149,7 +149,7 @@ def test_each_thing_in_the_way_has_its_own_advice(server: SshServer, postgres: P
 
 def test_a_tunnel_that_is_cut_is_named_as_the_cause(server: SshServer, postgres: PostgresServer) -> None:
     expected = pytest.raises(MaintenanceError, match="keep the SSH tunnel")
-    with expected as caught, ssh.reached(options(server, postgres)) as login:
+    with expected as caught, database_host.reached(options(server, postgres)) as login:
         connection = postgresql.connect(login)
         assert postgresql.value(connection, "SELECT 1") == 1
         server.cut()
@@ -161,8 +161,8 @@ def test_a_tunnel_that_is_cut_is_named_as_the_cause(server: SshServer, postgres:
 
 HOLDER = """
 import json, sys, time
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import ssh
-with ssh.reached(json.load(sys.stdin)) as login:
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host
+with database_host.reached(json.load(sys.stdin)) as login:
     print(login["login_unix_socket"], flush=True)
     time.sleep(600)
 """
@@ -189,5 +189,5 @@ def test_a_killed_module_leaves_no_tunnel(server: SshServer, postgres: PostgresS
     # The next one removes what lay there, once nobody can have just begun to use it.
     old = time.time() - 3600
     os.utime(place, (old, old))
-    with ssh.reached(options(server, postgres)):
+    with database_host.reached(options(server, postgres)):
         assert not place.exists()

@@ -19,10 +19,12 @@ import tempfile
 import typing as t
 
 from ..errors import MaintenanceError
-from . import files, ssh
+from ..ssh import errors, openssh
+from ..ssh.login import Login
+from . import files
+from .database_host import login_of
 from .files import Copied, Target
 from .programs import guarded
-from .ssh import Remote
 from .wal.archiving import source as source_of
 
 _WHAT = "copy files from the host of the cluster"
@@ -70,15 +72,15 @@ stream.out.flush()
 
 def trees_of(params: t.Mapping[str, t.Any]) -> t.Any:
     """What copies directories of the host that the cluster is on: the module ``files``, or RemoteFiles."""
-    remote = ssh.remote_of(params)
+    remote = login_of(params)
     return RemoteFiles(remote) if remote else files
 
 
 class RemoteFiles:
     """What ``files`` offers, for directories on *remote*."""
 
-    def __init__(self, remote: Remote) -> None:
-        self.remote = remote
+    def __init__(self, remote: Login) -> None:
+        self.remote = remote._replace(purpose=_WHAT)
 
     def tree_bytes(self, source: str) -> int:
         with self._asked("size", source) as frames:
@@ -105,13 +107,13 @@ class RemoteFiles:
     @contextlib.contextmanager
     def _asked(self, task: str, source: str, only: str = _ALL) -> t.Iterator[t.Iterator[tuple[bytes, bytes]]]:
         program = source_of(files).decode() + _SENDER
-        command = guarded([*ssh.command(self.remote), ssh.python_reading_program()])
+        command = guarded([*openssh.command(self.remote), openssh.python_reading_program()])
         with tempfile.TemporaryFile() as said:
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
             try:
                 asking, answering = t.cast("t.IO[bytes]", process.stdin), t.cast("t.IO[bytes]", process.stdout)
                 with contextlib.suppress(BrokenPipeError):  # its words say why
-                    asking.write(ssh.framed(program) + json.dumps([task, source, only]).encode())
+                    asking.write(openssh.framed(program) + json.dumps([task, source, only]).encode())
                     asking.close()
                 yield self._frames(answering, said)
             finally:
@@ -128,7 +130,7 @@ class RemoteFiles:
             if len(length) < _LENGTH_BYTES or len(content) < size:
                 said.seek(0)
                 words = said.read().decode(errors="replace")
-                raise ssh.not_reached(self.remote, words or "the connection was lost", _WHAT)
+                raise errors.from_openssh(self.remote, words or "the connection was lost")
             if letter == b"R":
                 number, words, name = json.loads(content)
                 raise OSError(number, words, f"{self.remote.host}:{name}")

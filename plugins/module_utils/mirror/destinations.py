@@ -12,24 +12,20 @@ import typing as t
 
 from ..errors import MaintenanceError
 from ..quantities import parse_duration, parse_size
+from ..ssh.login import OPTIONS as LOGIN_OPTIONS
+from ..ssh.login import Login, read_login
 from .destination import Connection, Pace, lost
 from .directory import DirectoryConnection
-from .login import Login
 from .rsync import PLAIN_PATH, RsyncConnection
 from .sftp import SftpConnection
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
-_HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]*")
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]*")
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
     "type": {"type": "str", "choices": ["sftp", "rsync", "directory"], "required": True},
     "path": {"type": "str", "required": True},
-    "host": {"type": "str", "default": ""},
-    "port": {"type": "int", "default": 22},
-    "user": {"type": "str", "default": ""},
-    "key_file": {"type": "path", "default": ""},
+    **LOGIN_OPTIONS,
     "known_hosts": {"type": "path", "default": "/root/.ssh/known_hosts"},
     "append_only": {"type": "bool", "default": False},
     "keep_within": {"type": "str", "default": ""},
@@ -70,14 +66,10 @@ def read_destination(name: str, option: t.Dict[str, t.Any]) -> Destination:
 
 
 def _read_login(name: str, option: t.Dict[str, t.Any]) -> Login:
-    if not _HOST.fullmatch(option["host"]) or not _USER.fullmatch(option["user"]):
-        raise ValueError("host and user must be given, as plain words")
-    if not os.path.isabs(option["key_file"]) or not os.path.isabs(option["known_hosts"]):
-        raise ValueError("key_file and known_hosts must be absolute paths")
-    if '"' in option["key_file"] + option["known_hosts"]:
-        raise ValueError("key_file and known_hosts cannot contain a quotation mark")
-    words = ("host", "port", "user", "key_file", "known_hosts")
-    return Login(name, *(option[word] for word in words))
+    login = read_login(option, f"work on the mirror {name}")
+    if not login.key_file or not login.known_hosts:
+        raise ValueError("key_file and known_hosts must be given")
+    return login
 
 
 def open_destination(destination: Destination, scratch: str, *, create: bool) -> Connection:

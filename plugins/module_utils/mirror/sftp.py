@@ -16,9 +16,11 @@ import threading
 import typing as t
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from ..ssh.by_paramiko import connect, import_paramiko
+from ..ssh.login import Login
 from .destination import DIRECTORY, Attempt, Connection, Entry, HarmedError, Outgoing, Pace, kind_of, parents
 from .directory import copy_checked, new_file
-from .login import Login, connect, hash_command, import_paramiko, parse_hashes
+from .hashing import hash_command, parse_hashes
 from .names import INCOMING
 
 _STREAMS = 6
@@ -33,7 +35,7 @@ class SftpConnection(Connection):
     """A mirror below the directory *root* of the account; it is created when it is missing."""
 
     def __init__(self, login: Login, root: str, *, append_only: bool, pace: Pace, create: bool = True) -> None:
-        self._paramiko = import_paramiko()
+        self._paramiko = import_paramiko(login.purpose)
         self._root = root.rstrip("/") or "/"
         self.errors = (OSError, EOFError, self._paramiko.SSHException)
         self._append_only = append_only

@@ -12,7 +12,7 @@ import pwd
 import typing as t
 
 from .. import postgresql
-from ..backup import ssh
+from ..backup import database_host
 from ..errors import MaintenanceError, MissingToolError
 
 _TABLESPACES = "SELECT pg_catalog.pg_tablespace_location(oid) AS place FROM pg_catalog.pg_tablespace"
@@ -37,7 +37,7 @@ def ask(params: t.Mapping[str, t.Any]) -> Live:
     A server that cannot be asked is no reason to stop: backups are most wanted when it is down.
     """
     try:
-        with ssh.reached(params) as login, contextlib.closing(postgresql.connect(login)) as connection:
+        with database_host.reached(params) as login, contextlib.closing(postgresql.connect(login)) as connection:
             facts = postgresql.server_facts(connection)
             data = str(postgresql.value(connection, "SHOW data_directory"))
             places = [row["place"] for row in postgresql.query(connection, _TABLESPACES) if row["place"]]

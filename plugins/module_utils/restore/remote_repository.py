@@ -18,15 +18,16 @@ import shutil
 import time
 import typing as t
 
-from ..backup import ssh
 from ..backup.remote_files import RemoteFiles
 from ..backup.repository import METADATA, Backup, Repository, parse_metadata, parse_time
-from ..backup.ssh import Remote
 from ..backup.wal.positions import parse_lsn, segment_name
 from ..errors import MaintenanceError
 from ..options import refuse
 from ..quantities import human_bytes
 from ..result import Part
+from ..ssh.login import OPTIONS as LOGIN_OPTIONS
+from ..ssh.login import Login, read_login_option
+from ..ssh.openssh import run_there
 from . import live_cluster
 from .scratch_directory import prepare_base, scratch_directory
 from .targets import Target
@@ -34,11 +35,9 @@ from .targets import Target
 OPTION: dict[str, t.Any] = {
     "type": "dict",
     "options": {
+        **LOGIN_OPTIONS,
         "host": {"type": "str", "required": True},
-        "port": {"type": "int", "default": 22},
         "user": {"type": "str", "default": "root"},
-        "key_file": {"type": "path", "default": ""},
-        "known_hosts": {"type": "path", "default": ""},
     },
 }
 _WHAT = "read the backup repository of another host"
@@ -90,8 +89,7 @@ class RemoteSource(Source):
     """A repository on the host in the option ``repository_ssh``, fetched into the private directory *scratch*."""
 
     def __init__(self, params: t.Mapping[str, t.Any], scratch: str) -> None:
-        given = {name: value for name, value in params["repository_ssh"].items() if value}
-        self.remote = Remote(**given)
+        self.remote = read_login_option("repository_ssh", params["repository_ssh"], _WHAT)
         self.files = RemoteFiles(self.remote)
         self.there = os.path.join(params["repository"], params["cluster"])
         self.wal_there = params["wal_archive"]
@@ -158,7 +156,7 @@ class RemoteSource(Source):
         return {str(name): str(text) for name, text in found.items() if not name.startswith(".")}
 
     def _ask(self, program: str, path: str) -> t.Any:
-        return json.loads(ssh.run_there(self.remote, program, json.dumps(path), what=_WHAT))
+        return json.loads(run_there(self.remote, program, json.dumps(path)))
 
     def _copy(self, label: str, only: str = r"(?s:.*)") -> None:
         try:
@@ -235,7 +233,7 @@ def _choose(backups: list[dict[str, t.Any]], target: Target, label: str) -> dict
     return found[-1]
 
 
-def _not_read(remote: Remote, error: object) -> MaintenanceError:
+def _not_read(remote: Login, error: object) -> MaintenanceError:
     return MaintenanceError(
         _WHAT,
         where=str(remote),

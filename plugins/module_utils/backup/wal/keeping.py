@@ -15,8 +15,8 @@ from ...errors import MaintenanceError
 from ...postgresql import connect
 from ...quantities import human_bytes, human_seconds, parse_duration
 from ...result import Part
+from ..database_host import login_of
 from ..repository import Repository
-from ..ssh import remote_of
 from . import archive as wal_archive
 from . import archiving
 from .archiving import Found, Verdict, Way, Wish
@@ -75,7 +75,7 @@ def keep_wal(params: t.Mapping[str, t.Any], repository: Repository, part: Part, 
 
 
 def way_of_wal(params: t.Mapping[str, t.Any], found: Found, wish: Wish) -> Way:
-    remote = remote_of(params)
+    remote = login_of(params)
     return OverSsh(remote, params["wal_ssh"], found, wish) if remote else Way(found, wish)
 
 

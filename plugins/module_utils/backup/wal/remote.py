@@ -9,6 +9,7 @@ The server's user gets a key pair of its own on its host, and its public key is 
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -18,7 +19,8 @@ import typing as t
 
 from ...errors import MaintenanceError
 from ...files import write_atomically
-from ..ssh import Remote, acting_as, run_there
+from ...ssh.login import Login
+from ...ssh.openssh import run_there
 from . import archiving, wal_helper, wal_over_ssh
 from . import sender as wal_sender
 from .archive import directory_of
@@ -44,9 +46,9 @@ class OverSsh(Way):
 
     programs = (wal_helper, wal_over_ssh)
 
-    def __init__(self, remote: Remote, options: t.Mapping[str, t.Any], found: Found, wish: Wish) -> None:
+    def __init__(self, remote: Login, options: t.Mapping[str, t.Any], found: Found, wish: Wish) -> None:
         super().__init__(found, wish)
-        self.remote = remote
+        self.remote = remote._replace(purpose=_WHAT)
         self.options = options
         self.receiver = _account(options["user"])
         self.sender = self._ask()
@@ -93,7 +95,7 @@ class OverSsh(Way):
         }
         seconds = 60 + self.options["timeout_seconds"]
         program = archiving.source(wal_sender).decode()
-        answer = json.loads(run_there(self.remote, program, json.dumps(order), what=_WHAT, timeout=seconds))
+        answer = json.loads(run_there(self.remote, program, json.dumps(order), timeout=seconds))
         if "observed" in answer:
             raise MaintenanceError(_WHAT, where=str(self.remote), **answer)
         return dict(answer)
@@ -160,7 +162,7 @@ class OverSsh(Way):
         return f"wellkept-wal-{self.found.identifier}-{self.remote.host}"
 
     def _lines(self) -> list[str]:
-        with acting_as(self.receiver):
+        with _acting_as(self.receiver):
             try:
                 descriptor = wal_helper.open_plain(self.authorized_keys)
             except FileNotFoundError:
@@ -174,7 +176,7 @@ class OverSsh(Way):
         others = [
             line for line in self._lines() if not line.endswith(f" {self._comment()}") and key not in line.split()
         ]
-        with acting_as(self.receiver):
+        with _acting_as(self.receiver):
             os.makedirs(os.path.dirname(self.authorized_keys), mode=0o700, exist_ok=True)
             text = "".join(f"{line}\n" for line in [*others, self.line()])
             write_atomically(self.authorized_keys, text.encode("utf-8", "surrogateescape"))
@@ -198,3 +200,19 @@ def _account(name: str) -> pwd.struct_passwd:
             advice="Become root or that user.",
         )
     return account
+
+
+@contextlib.contextmanager
+def _acting_as(account: pwd.struct_passwd) -> t.Iterator[None]:
+    """Do as *account* what we do in its own directories: so no link there leads root anywhere."""
+    if os.geteuid() != 0 or account.pw_uid == 0:
+        yield
+        return
+    group = os.getegid()
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)

@@ -93,21 +93,23 @@ def pull(far: Far, identifier: str, name: str, path: str) -> None:
 
 
 def ssh_command(far: Far) -> list[str]:
+    key, known_hosts = os.path.join(far.directory, KEY), os.path.join(far.directory, KNOWN_HOSTS)
+    trusted = settings(key, known_hosts, _CONNECT_SECONDS)
     return [
         "ssh", "-F", "none", "-T", "-x", "-a", "-p", far.port,
-        *options(os.path.join(far.directory, KEY), os.path.join(far.directory, KNOWN_HOSTS)),
+        *(word for setting in trusted for word in ("-o", setting)),
         "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3", "--", far.account,
     ]  # fmt: skip
 
 
-def options(key: str, known_hosts: str) -> list[str]:
-    """ssh's options for a connection that nobody is asked about: this key, these hosts, or none at all."""
-    words = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=%d" % _CONNECT_SECONDS]
+def settings(key: str, known_hosts: str, seconds: int) -> list[str]:
+    """How ssh makes a connection that nobody is asked about: by this key, to these hosts, or not at all."""
+    words = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=%d" % seconds]
     if key:
         words += ["IdentitiesOnly=yes", 'IdentityFile="%s"' % key]
     if known_hosts:
         words += ['UserKnownHostsFile="%s"' % known_hosts, "GlobalKnownHostsFile=none", "UpdateHostKeys=no"]
-    return [part for word in words for part in ("-o", word)]
+    return words
 
 
 def _ask(far: Far, request: str, content: bytes) -> bytes:

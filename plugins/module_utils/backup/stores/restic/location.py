@@ -14,13 +14,12 @@ import stat
 import typing as t
 
 from ....errors import MaintenanceError
-from ...ssh import Remote, command
+from ....ssh.login import Login, read_login_option
+from ....ssh.openssh import command
 
 _SFTP = re.compile(
     r"sftp:(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][\w.-]*):(?P<path>/.*)"
 )
-# restic splits the command that it is given by itself, and knows no way to write these.
-_UNQUOTABLE = re.compile(r"['\"\\\n]")
 
 
 class Location(t.NamedTuple):
@@ -28,7 +27,7 @@ class Location(t.NamedTuple):
 
     name: str
     path: str
-    remote: Remote | None = None
+    remote: Login | None = None
 
     def arguments(self) -> list[str]:
         """What restic is to be told to open it."""
@@ -56,18 +55,9 @@ def read_location(name: str, ssh: t.Mapping[str, t.Any] | None = None) -> Locati
     return Location(os.path.normpath(name), os.path.normpath(name))
 
 
-def _remote(user: str, host: str, ssh: t.Mapping[str, t.Any]) -> Remote:
-    given = {option: str(ssh[option]) for option in ("key_file", "known_hosts") if ssh.get(option)}
-    for option, value in given.items():
-        if _UNQUOTABLE.search(value):
-            raise MaintenanceError(
-                "reach the restic repository by SFTP",
-                where=value,
-                expected=f"a path in restic_ssh.{option} without quotes and backslashes",
-                observed="one with them",
-                advice="Give the file another name.",
-            )
-    return Remote(host, int(ssh.get("port") or 22), user or getpass.getuser(), **given)
+def _remote(user: str, host: str, ssh: t.Mapping[str, t.Any]) -> Login:
+    option = {**ssh, "host": host, "user": user or getpass.getuser()}
+    return read_login_option("restic_ssh", option, "reach the restic repository by SFTP")
 
 
 def refuse_key_file(path: str) -> None:

@@ -20,10 +20,11 @@ import time
 import typing as t
 from datetime import datetime, timezone
 
-from ....errors import MaintenanceError, MissingToolError
-from ....processes import find_program, last_words, run
+from ....errors import MaintenanceError
+from ....processes import last_words, require_program, run
+from ....ssh.errors import from_openssh
+from ....ssh.openssh import command
 from ...programs import guarded, program_failed
-from ...ssh import command, not_reached
 from .location import Location, refuse_key_file
 
 # Every call but those that move data.
@@ -74,14 +75,7 @@ class Restic:
     """The program, on one repository, with its key; its cache is private to us."""
 
     def __init__(self, location: Location, key_file: str, cache: str, *, long_timeout: float) -> None:
-        program = find_program("restic")
-        if program is None:
-            raise MissingToolError(
-                "use the restic repository",
-                expected="the program restic",
-                observed="it is not installed",
-                advice="apt-get install restic",
-            )
+        program = require_program("restic", what="use the restic repository")
         refuse_key_file(key_file)
         self.location = location
         # For what moves or reads data.
@@ -144,7 +138,8 @@ class Restic:
         """The error, if restic *said* that it could not even open the repository."""
         where = self.location.name
         if self.location.remote and _UNREACHABLE.search(said):
-            return not_reached(self.location.remote, said + self._words_of_ssh(said), what)
+            login = self.location.remote._replace(purpose=what)
+            return from_openssh(login, said + self._words_of_ssh(said))
         if _WRONG_KEY.search(said):
             return MaintenanceError(
                 what, where=where, expected="a repository that the password in restic_key_file opens",

@@ -2,14 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From the backup host to the host of the cluster: by OpenSSH, with a key, to a host that is known, or not at all."""
+"""The backup host works for a cluster on another host: how that is reached, and a tunnel to its server."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pwd
-import shlex
 import shutil
 import socket
 import subprocess
@@ -17,16 +15,20 @@ import tempfile
 import time
 import typing as t
 
-from ..errors import MaintenanceError, MissingToolError
+from ..errors import MaintenanceError
 from ..lock import exclusive, is_free
 from ..postgresql import driver, server_name
-from ..processes import find_program, last_words
+from ..processes import last_words
+from ..ssh import errors
+from ..ssh.login import CONNECT_SECONDS, Login, read_login_option
+from ..ssh.login import OPTIONS as LOGIN_OPTIONS
+from ..ssh.openssh import command
 from .programs import guarded
-from .wal.wal_over_ssh import options
 
 _PREFIX = "wellkept-tunnel-"
 _LOCK = "lock"
-_SECONDS_TO_OPEN = 30.0
+_USER = "postgres"
+_PURPOSE = "reach the host of the cluster by SSH"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Where Debian's and the PGDG's servers have their socket.
 _SOCKET_DIRECTORY = "/run/postgresql"
@@ -36,104 +38,17 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "ssh": {
         "type": "dict",
         "default": {},
-        "options": {
-            "host": {"type": "str", "default": ""},
-            "port": {"type": "int", "default": 22},
-            "user": {"type": "str", "default": "postgres"},
-            "key_file": {"type": "path", "default": ""},
-            "known_hosts": {"type": "path", "default": ""},
-        },
+        "options": {**LOGIN_OPTIONS, "user": {"type": "str", "default": _USER}},
     },
 }
 
 
-class Remote(t.NamedTuple):
-    """An account on the host of the cluster, our key for it, and the host keys that we accept."""
-
-    host: str
-    port: int = 22
-    user: str = "postgres"
-    key_file: str = ""
-    known_hosts: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
-
-
-def remote_of(params: t.Mapping[str, t.Any]) -> Remote | None:
+def login_of(params: t.Mapping[str, t.Any]) -> Login | None:
     """The host of the cluster when the module does not run there; None when it does."""
     if not params.get("database_host"):
         return None
     given = {name: value for name, value in (params.get("ssh") or {}).items() if value}
-    return Remote(**{"host": params["database_host"], **given})
-
-
-def command(remote: Remote, *more: str) -> list[str]:
-    """ssh to *remote*, with the options *more*; what is to run there is to be added."""
-    program = find_program("ssh")
-    if program is None:
-        raise MissingToolError(
-            f"reach {remote.host} by SSH",
-            expected="the program ssh",
-            observed="it is not installed",
-            advice="apt-get install openssh-client",
-        )
-    return [
-        program, "-F", "none", "-T", "-x", "-a", "-p", str(remote.port), "-l", remote.user,
-        *options(remote.key_file, remote.known_hosts), "-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4",
-        *more, "--", remote.host,
-    ]  # fmt: skip
-
-
-def not_reached(remote: Remote, said: str, what: str = "") -> MaintenanceError:
-    """The error for an ssh that ended with the words *said*."""
-    words = "\n".join(line for line in said.splitlines() if not line.startswith("@"))
-    advice = "See that sshd runs there and lets this key in; the server's log there says more."
-    if "Host key verification failed" in words or "No matching host key" in words:
-        advice = (
-            f"The host key is not the one in known_hosts. When {remote.host} was made anew, replace its line there "
-            "by the new key, taken from the host itself; otherwise find out who answers in its place."
-        )
-    elif "Permission denied" in words:
-        advice = f"Add the public key to authorized_keys of {remote.user} on {remote.host}, or correct ssh.key_file."
-    elif "timed out" in words or "refused" in words or "resolve" in words:
-        advice = f"Start {remote.host} or its sshd, or correct ssh.host and ssh.port."
-    return MaintenanceError(
-        what or "reach the host of the cluster by SSH",
-        where=str(remote),
-        expected="a connection",
-        observed=last_words(words),
-        advice=advice,
-    )
-
-
-def run_there(remote: Remote, program: str, text: str, *, what: str, timeout: float = 120) -> str:
-    """Run the *program*, in Python, on *remote* with *text* as input; returns what it wrote, or raises."""
-    try:
-        done = subprocess.run(
-            guarded([*command(remote), python_reading_program()]),
-            input=framed(program) + text.encode(),
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise not_reached(remote, f"no answer within {timeout:g} s", what) from None
-    if done.returncode != 0:
-        raise not_reached(remote, done.stderr.decode(errors="replace"), what)
-    return done.stdout.decode()
-
-
-def python_reading_program() -> str:
-    """What is to run there, so that a program comes by its standard input and stands in no list of processes."""
-    reading = "import sys; f = sys.stdin.buffer; exec(compile(f.read(int(f.readline())), 'wellkept', 'exec'))"
-    return f"exec python3 -I -S -c {shlex.quote(reading)}"
-
-
-def framed(program: str) -> bytes:
-    """The *program* as :func:`python_reading_program` reads it; what follows is for the program itself."""
-    text = program.encode()
-    return b"%d\n%s" % (len(text), text)
+    return read_login_option("ssh", {"host": params["database_host"], "user": _USER, **given}, _PURPOSE)
 
 
 # -- the tunnel --------------------------------------------------------------------------------------------------------
@@ -151,7 +66,7 @@ def reached(params: t.Mapping[str, t.Any]) -> t.Iterator[t.Dict[str, t.Any]]:
     Where the module runs on the server's host, or the server listens to us, they are what they were. Otherwise ssh
     forwards a socket of ours to the server's; the kernel ends it with us, however we end.
     """
-    remote = remote_of(params)
+    remote = login_of(params)
     if remote:
         _refuse_what_would_be_sought_here(params)
     if remote is None or not needs_tunnel(params):
@@ -193,7 +108,7 @@ def _refuse_what_would_be_sought_here(params: t.Mapping[str, t.Any]) -> None:
 class _Tunnel:
     """A running ssh that forwards a socket in the private *directory* to the server."""
 
-    def __init__(self, remote: Remote, params: t.Mapping[str, t.Any], directory: str) -> None:
+    def __init__(self, remote: Login, params: t.Mapping[str, t.Any], directory: str) -> None:
         self.remote = remote
         self.directory = directory
         name = f".s.PGSQL.{params['login_port']}"
@@ -213,12 +128,12 @@ class _Tunnel:
         )
 
     def wait_until_open(self) -> None:
-        deadline = time.monotonic() + _SECONDS_TO_OPEN
+        deadline = time.monotonic() + CONNECT_SECONDS
         while not self._listens():
             if self._process.poll() is not None:
-                raise not_reached(self.remote, self._words())
+                raise errors.from_openssh(self.remote, self._words())
             if time.monotonic() > deadline:
-                raise not_reached(self.remote, f"no connection within {_SECONDS_TO_OPEN:.0f} s")
+                raise errors.unreachable(self.remote, f"no connection within {CONNECT_SECONDS} s")
             time.sleep(0.02)
 
     def _listens(self) -> bool:
@@ -289,25 +204,6 @@ def _remove_leftovers() -> None:
     for path in found:
         with contextlib.suppress(OSError):
             status = os.lstat(path)
-            old = time.time() - status.st_mtime > _SECONDS_TO_OPEN
+            old = time.time() - status.st_mtime > CONNECT_SECONDS
             if old and status.st_uid == os.geteuid() and is_free(os.path.join(path, _LOCK)):
                 shutil.rmtree(path, ignore_errors=True)
-
-
-# -- accounts ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def acting_as(account: pwd.struct_passwd) -> t.Iterator[None]:
-    """Do as *account* what we do in its own directories: so no link there leads root anywhere."""
-    if os.geteuid() != 0 or account.pw_uid == 0:
-        yield
-        return
-    group = os.getegid()
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
