@@ -8,12 +8,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.bloat.measure import IndexBloat
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import (
-    Look,
-    Other,
-    why_stop,
-    why_wait_no_longer,
-)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.lock_waits import Look, Other
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import why_stop, why_wait_no_longer
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.catalog import lost
 from ansible_collections.wellkept.maintenance.plugins.module_utils.reindex.decision import (

@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import (
-    Look,
-    Other,
-    _behind,
-    why_stop,
-)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.lock_waits import Look, Other, _behind
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database.watchdog import why_stop
 
 US = 1
 

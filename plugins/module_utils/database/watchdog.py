@@ -20,9 +20,9 @@ from .. import postgresql
 from ..errors import MaintenanceError
 from ..postgresql import QueryError
 from ..quantities import human_seconds
+from .lock_waits import LOOK_EVERY, Look, Watcher, describe
 from .session import bearable_wait
 
-LOOK_EVERY = 0.1
 # How long no look may succeed before the statement counts as unwatched; the longest bearable wait, if that is longer.
 BLIND_FOR = 1.0
 _CANCEL_AGAIN_AFTER = 0.5
@@ -35,43 +35,6 @@ _ACTIVE = 1  # as libpq counts the states of a connection
 
 QUERY_CANCELED = "57014"
 DEADLOCK_DETECTED = "40P01"
-
-# An autovacuum that waits for a lock is always one to prevent wraparound: others skip the table.
-# waitstart is empty for an instant after a wait began.
-_LOOK = """
-SELECT CASE WHEN %s = ANY (b.pids) THEN 'waits' ELSE 'queues' END AS role, b.pids AS blockers, l.pid,
-       a.application_name AS application, a.usename AS "user", a.backend_type AS backend,
-       coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8 AS seconds
-FROM pg_catalog.pg_locks l CROSS JOIN LATERAL (SELECT pg_catalog.pg_blocking_pids(l.pid) AS pids) AS b
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-WHERE NOT l.granted AND l.pid <> %s
-UNION ALL
-SELECT 'holds', '{}', b.pid, a.application_name, a.usename, a.backend_type,
-       coalesce(extract(epoch FROM clock_timestamp() - l.waitstart), 0)::float8
-FROM pg_catalog.pg_locks l
-CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid)
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
-WHERE NOT l.granted AND l.pid = %s
-"""
-
-
-class Other(t.NamedTuple):
-    """A session that waits on the statement, or that the statement waits for, and for how long it has been so."""
-
-    pid: int
-    application: str
-    user: str
-    backend: str
-    seconds: float
-
-
-class Look(t.NamedTuple):
-    """What one look saw; ``at`` is when it was begun, ``behind`` who waits on the statement by way of others."""
-
-    waiting: tuple[Other, ...]
-    holding: tuple[Other, ...]
-    at: float
-    behind: frozenset[int] = frozenset()
 
 
 class Watched(t.NamedTuple):
@@ -115,7 +78,7 @@ def run_watched(
     limit = f"{max(1, int(timeout * 1000))}ms" if 0 < timeout < float("inf") else "0"
     postgresql.query(work, "SELECT pg_catalog.set_config('statement_timeout', %s, false)", [limit])
     bearable = bearable_wait(work, max_block)
-    watcher = _Watcher(watch, work.info.backend_pid, look_every)
+    watcher = Watcher(watch, work.info.backend_pid, look_every)
     watcher.look()
     job = _Job(work, statement)
     began = time.monotonic()
@@ -137,10 +100,10 @@ def run_watched(
         # What stops us comes first; a server that does not answer then must not hide it.
         with contextlib.suppress(MaintenanceError):
             _cancel_until_done(job, _GIVE_UP_WHEN_STOPPED_AFTER)
-        watcher.stop(time.monotonic())
+        watcher.stop(time.monotonic(), within=BLIND_FOR)
         raise
     ended = time.monotonic()
-    usable = watcher.stop(ended)
+    usable = watcher.stop(ended, within=BLIND_FOR)
     seconds = ended - began
     kind, reason = _how_it_ended(job, stopped, seconds, timeout)
     error = job.error if kind == "failed" else None
@@ -184,13 +147,6 @@ def why_wait_no_longer(look: Look, held_up: float, seconds: float, max_held_up: 
     if look.holding and held_up > max(max_held_up, seconds - held_up):
         return "waiting", f"it had waited {human_seconds(held_up)} for {describe(look.holding[0])}"
     return "", ""
-
-
-def describe(other: Other) -> str:
-    """``process 4711 (psql, role app)``"""
-    words = [other.application, f"role {other.user}" if other.user else ""]
-    facts = ", ".join(word for word in words if word)
-    return f"process {other.pid} ({facts})" if facts else f"process {other.pid}"
 
 
 def _how_it_ended(job: _Job, stopped: tuple[str, str], seconds: float, timeout: float) -> tuple[str, str]:
@@ -285,73 +241,6 @@ class _Standstill:
         self._seconds += max(0.0, now - self._before - _TICK - LOOK_EVERY)
         self._before = now
         return self._seconds
-
-
-class _Watcher:
-    """Looks at short intervals, in a thread of its own, who waits on the process *pid* and whom it waits for."""
-
-    def __init__(self, connection: t.Any, pid: int, every: float) -> None:
-        self.connection = connection
-        self.pid = pid
-        self.every = every
-        self.last = Look((), (), time.monotonic())
-        self.problem = ""
-        self.longest_wait = 0.0
-        self.held_up = 0.0
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def look(self) -> None:
-        at = time.monotonic()
-        rows = postgresql.query(self.connection, _LOOK, [self.pid, self.pid, self.pid])
-        if self.last.holding:
-            self.held_up += at - self.last.at
-        self.last = Look(_others(rows, "waits"), _others(rows, "holds"), at, _behind(rows, self.pid))
-        self.longest_wait = max([self.longest_wait, *(other.seconds for other in self.last.waiting)])
-
-    def stop(self, ended: float) -> bool:
-        """End the looks; returns whether the connection can be used again.
-
-        Who waited at the last look did so until the statement *ended*, for all that is known.
-        """
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout=self.every + BLIND_FOR)
-        if self.last.at < ended:
-            since = ended - self.last.at
-            self.longest_wait = max([self.longest_wait, *(other.seconds + since for other in self.last.waiting)])
-            self.held_up += since if self.last.holding else 0.0
-        return not self._thread.is_alive() and not self.connection.closed
-
-    def _run(self) -> None:
-        while not self._ending.wait(self.every):
-            try:
-                self.look()
-            except MaintenanceError as error:
-                self.problem = error.observed
-                return
-
-
-def _others(rows: t.Sequence[t.Mapping[str, t.Any]], role: str) -> tuple[Other, ...]:
-    return tuple(
-        Other(row["pid"], row["application"] or "", row["user"] or "", row["backend"] or "", max(0.0, row["seconds"]))
-        for row in rows
-        if row["role"] == role
-    )
-
-
-def _behind(rows: t.Sequence[t.Mapping[str, t.Any]], pid: int) -> frozenset[int]:
-    """The processes that wait on *pid* by way of others: a reader queues behind an ALTER TABLE that waits on it."""
-    blockers = {row["pid"]: set(row["blockers"]) for row in rows if row["role"] != "holds"}
-    found: set[int] = set()
-    more = {pid}
-    while more:
-        found |= more
-        more = {waiting for waiting, blocking in blockers.items() if blocking & found} - found
-    return frozenset(found - {pid})
 
 
 class Pair:
