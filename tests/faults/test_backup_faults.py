@@ -23,8 +23,10 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.dump i
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.database.session import bearable_wait
 from support.clients import Client, bystander
+from support.halting import halted_when, killed
 from support.modules import checks_by_name, module_process, run_module
-from support.postgresql import PostgresServer, free_port, postgres_server
+from support.ports import free_port
+from support.postgresql import PostgresServer, postgres_server
 from support.waiting import wait_until
 
 KILLS = 12
@@ -173,22 +175,7 @@ def kill_after(options: dict[str, Any], seconds: float) -> None:
 
 def kill_in_the_making(options: dict[str, Any], seconds: float) -> None:
     """Kill the module *seconds* after its partial backup is seen; sooner, if a run was done before that."""
-    while True:
-        process = module_process("backup", options)
-        while process.poll() is None and not partials(options):
-            time.sleep(0.01)
-        time.sleep(seconds)
-        if process.poll() is None:
-            # What is seen of a process that is stopped is still so when it is killed.
-            process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            if partials(options):
-                process.kill()
-                process.communicate()
-                return
-            process.send_signal(signal.SIGCONT)
-        process.communicate()
-        seconds /= 2
+    killed(halted_when(lambda: module_process("backup", options), lambda: partials(options), seconds))
 
 
 def test_killed_at_any_instant_nothing_lives_on_and_the_next_run_cleans_up_and_succeeds(
@@ -239,7 +226,7 @@ def test_told_to_stop_it_cleans_up_by_itself(options: dict[str, Any], server: Po
     process = stopped_in_the_making(options)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    shown = json.loads(process.communicate(timeout=120)[0])
+    shown = json.loads(process.communicate(timeout=300)[0])
     assert shown["failed"]
     assert "stopped by SIGTERM" in shown["msg"]
     assert not partials(options)
@@ -379,7 +366,7 @@ def test_a_statement_that_waits_for_the_snapshot_does_not_hang_the_dump(server: 
         wait_until(lambda: server.sql(blocked))
         with pytest.raises(DumpBlockedError):
             dump_database(str(server.bin_dir), str(tmp_path / "dump"), "postgres", point.sessions[0], environment)
-    waiting.join(60)
+    waiting.join(300)
     assert not waiting.is_alive()
 
 

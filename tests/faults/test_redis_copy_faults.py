@@ -17,7 +17,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_redis import ScratchRedis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
-from support.postgresql import free_port
+from support.ports import free_port
 from support.redis import RedisServer, fill, redis_server
 from support.redis_backups import RedisBackups, observed, statuses
 from support.waiting import wait_until

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from support.modules import checks_by_name, run_module
-from support.postgresql import PostgresServer, free_port
+from support.ports import free_port
+from support.postgresql import PostgresServer
 from support.waiting import wait_until
 from support.web import make_certificate, web_server
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from support.bloat import PROGRAMS, quiet_server, release
 from support.modules import COLLECTIONS, run_module
-from support.postgresql import PostgresServer, free_port
+from support.ports import free_port
+from support.postgresql import PostgresServer
 
 
 @pytest.fixture(scope="module", params=PROGRAMS, ids=release)

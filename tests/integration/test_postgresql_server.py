@@ -14,7 +14,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql im
     server_facts,
     value,
 )
-from support.postgresql import PostgresServer, free_port
+from support.ports import free_port
+from support.postgresql import PostgresServer
 
 DEFAULTS = {"login_host": "", "login_db": "postgres", "login_password": ""}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
-from support.postgresql import free_port
+from support.ports import free_port
 from support.redis import RedisServer, redis_server
 
 

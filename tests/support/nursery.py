@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .modules import COLLECTIONS
+from .waiting import wait_until
 
 _PROGRAM = """
 import importlib, json, os, signal, sys
@@ -49,26 +51,28 @@ for line in sys.stdin:
 
 
 class Run:
-    """One run of the module, in a process of its own."""
+    """One run of the module, in a process of its own; held by a descriptor, for its number may be given away again."""
 
     def __init__(self, pid: int, output: Path) -> None:
         self.pid = pid
         self._output = output
+        self._process = -1
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            self._process = os.pidfd_open(pid)
+            weakref.finalize(self, os.close, self._process)
 
     @property
     def ended(self) -> bool:
-        return not Path(f"/proc/{self.pid}").exists()
+        return self._process < 0 or bool(select.select([self._process], [], [], 0)[0])
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
 
     def end(self, seconds: float = 300) -> str:
         """Wait until it has ended; returns all that it wrote."""
-        deadline = time.monotonic() + seconds
-        while not self.ended:
-            assert time.monotonic() < deadline, "the module does not end"
-            time.sleep(0.005)
+        wait_until(lambda: self.ended, "the module to end", seconds)
         return self._output.read_text()
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 
 import psycopg
 from ansible_collections.wellkept.maintenance.plugins.module_utils.processes import as_user
+
+from .ports import free_port
 
 UNPRIVILEGED = "nobody"
 
@@ -50,13 +51,6 @@ def bin_dir_of(major: int) -> Path:
 # A test or fixture over all servers: @pytest.fixture(scope="module", params=available_majors(), ids=server_id)
 def server_id(major: int) -> str:
     return f"postgresql{major}"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class PostgresServer:
@@ -120,7 +114,7 @@ class PostgresServer:
             str(self.data),
             "-w",
             "-t",
-            "60",
+            "300",
             "-l",
             str(log),
             "start",

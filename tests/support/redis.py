@@ -18,7 +18,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, text_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.rdb import find_server
 
-from support.postgresql import free_port
+from support.ports import free_port
 from support.waiting import wait_until
 
 

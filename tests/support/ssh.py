@@ -28,9 +28,9 @@ from pathlib import Path
 
 import pytest
 
+from .ports import HOST, free_port
 from .waiting import wait_until
 
-HOST = "127.0.0.1"
 _USER_PREFIX = "wk-ssh-"
 _numbers = itertools.count()
 
@@ -47,7 +47,7 @@ class SshServer:
         self.log = directory / "private" / "sshd.log"
         self.data = directory / "root" / "data"
         self.path = "/data" if chroot else str(self.data)
-        self.port = _free_port()
+        self.port = free_port()
         self._host_key = directory / "private" / "host_key"
         self._config = [*config, *([f"ChrootDirectory {directory / 'root'}"] if chroot else [])]
         self._process: subprocess.Popen[bytes] | None = None
@@ -273,9 +273,3 @@ def _openssh_version() -> tuple[int, int]:
     found = re.match(r"OpenSSH_(\d+)\.(\d+)", said)
     assert found, said
     return int(found[1]), int(found[2])
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        return int(listening.getsockname()[1])
