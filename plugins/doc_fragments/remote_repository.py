@@ -13,7 +13,8 @@ options:
   repository_ssh:
     description:
       - The host that O(repository) and O(wal_archive) are on, when it is another one; they are read there by ssh, and
-        need C(python3) there. Nothing is written there.
+        need C(python3) there. Nothing is written there but what M(wellkept.maintenance.restore_test) proved, so that
+        retention and M(wellkept.maintenance.backup_verification) there know of it.
       - What the restore needs (the chain of the backup, and the WAL from it on) is fetched into a private directory,
         each file held against its SHA-256, and removed afterwards.
       - Nobody is asked anything, and a host that is not known is not talked to.
@@ -39,4 +40,10 @@ options:
         description: File with its host keys; empty means those that ssh knows by itself.
         type: path
         default: ""
+      read_only:
+        description:
+          - The account is meant to read only. What is proven here is then known here alone.
+          - Otherwise it has to be the owner of the repository, or V(root), and a proof that cannot be put there warns.
+        type: bool
+        default: false
 """

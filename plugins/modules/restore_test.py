@@ -340,6 +340,8 @@ def work(module: AnsibleModule, part: Part) -> None:
     base = params["scratch_dir"] or os.path.join(params["state_dir"], "restore_test", "scratch")
     with remote_repository.opened(params, base, read_target(params["target"])) as source:
         carry_out_from(source, base, module.check_mode, part)
+        if not module.check_mode:
+            source.bring_back_proofs(part)
 
 
 def carry_out_from(source: Source, base: str, check_mode: bool, part: Part) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import pwd
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import known
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_directory import end_server_of
+from support.halting import halted_when, killed
 from support.modules import checks_by_name, module_process, run_module
 from support.pitr import SETTINGS, PitrSite
 from support.postgresql import UNPRIVILEGED, postgres_server
@@ -46,9 +53,13 @@ def copy_to(far: SshServer, directory: Path) -> None:
     target = far.data / directory.name
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "-a", directory, target], check=True)
-    account = pwd.getpwnam(far.user)
-    for path in (target, *target.rglob("*")):
-        shutil.chown(path, account.pw_uid, account.pw_gid)
+    give(target, far.user)
+
+
+def give(directory: Path, user: str) -> None:
+    account = pwd.getpwnam(user)
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid)
 
 
 def options(site: PitrSite, far: SshServer, **others: Any) -> dict[str, Any]:
@@ -64,6 +75,14 @@ def options(site: PitrSite, far: SshServer, **others: Any) -> dict[str, Any]:
     return {**site.options(**there), **others}
 
 
+def let_read_only(far: SshServer, directory: Path) -> None:
+    """Let the account there read what is in the *directory* of root, and no more."""
+    account = pwd.getpwnam(far.user)
+    for path in (directory, *directory.rglob("*")):
+        os.chown(path, 0, account.pw_gid)
+        path.chmod(0o750 if path.is_dir() else 0o640)
+
+
 def left(site: PitrSite) -> list[str]:
     scratch = site.directory / "other_state" / "restore_test" / "scratch"
     return sorted(path.name for path in scratch.iterdir()) if scratch.exists() else []
@@ -77,11 +96,59 @@ def test_the_newest_backup_is_fetched_proven_and_removed(site: PitrSite, far: Ss
     assert found["content of the restored database postgres"]["status"] == "passed"
     assert shown["metrics"]["repository_fetch_seconds"]["value"] < shown["metrics"]["rto_seconds"]["value"]
     assert left(site) == []
+    assert found[f"proofs in the repository on {far.host}"]["observed"] == "1 put there, 0 known there"
+    (artifact,) = shown["artifacts"]
+    assert hashlib.sha256(Path(artifact["path"]).read_bytes()).hexdigest() == artifact["sha256"]
     again = run_module("restore_test", options(site, far, **{**QUICK, "interval": "6d"}))
     assert not again["failed"], again["msg"]
     assert not again["changed"], "the proof is remembered here"
+    words = checks_by_name(again)[f"proofs in the repository on {far.host}"]["observed"]
+    assert words == "0 put there, 1 known there"
     assert "repository_fetch_seconds" not in again["metrics"]
     assert left(site) == []
+
+
+def test_retention_and_verification_there_heed_what_was_proven_here(site: PitrSite, far: SshServer) -> None:
+    shutil.rmtree(far.data / "repository" / "main" / "proofs", ignore_errors=True)
+    shown = run_module("restore_test", options(site, far, **QUICK))
+    assert not shown["failed"], shown["msg"]
+    there = Repository(str(far.data / "repository"), "main")
+    newest = there.backups()[-1]
+    proof = Path(there.proof_path(newest.label))
+    assert (proof.stat().st_uid, stat.S_IMODE(proof.stat().st_mode)) == (pwd.getpwnam(far.user).pw_uid, 0o600)
+    assert known(there, newest).proven
+    assert there.proof(newest) == json.loads(Path(shown["artifacts"][0]["path"]).read_text())
+    give(far.data / "repository", pwd.getpwuid(os.geteuid()).pw_name)  # who would run what verifies it there
+    try:
+        verification = {"repository": there.root, "bin_dir": site.bin_dir, "state_dir": str(site.directory / "v")}
+        found = checks_by_name(run_module("backup_verification", {**verification, "proof_max_age": "1d"}))
+        assert newest.label in found["proof by a restore test"]["observed"]
+    finally:
+        give(far.data / "repository", far.user)
+
+
+def test_where_the_account_may_only_read_the_proof_stays_and_that_is_told(site: PitrSite, far: SshServer) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("as an ordinary user, the account there is our own, which owns the repository")
+    copy_to(far, site.directory / "repository")
+    let_read_only(far, far.data / "repository")
+    try:
+        shown = run_module("restore_test", options(site, far, **QUICK))
+        assert not shown["failed"], shown["msg"]
+        check = checks_by_name(shown)[f"proofs in the repository on {far.host}"]
+        assert check["status"] == "warned"
+        assert "belongs to uid 0" in check["observed"]
+        assert far.user in check["advice"]
+        assert not (far.data / "repository" / "main" / "proofs").exists()
+        meant = options(site, far, **{**QUICK, "interval": "6d"})
+        meant["repository_ssh"]["read_only"] = True
+        assert f"proofs in the repository on {far.host}" not in checks_by_name(run_module("restore_test", meant))
+    finally:
+        copy_to(far, site.directory / "repository")
+    later = run_module("restore_test", options(site, far, **{**QUICK, "interval": "6d"}))
+    assert not later["changed"]
+    words = checks_by_name(later)[f"proofs in the repository on {far.host}"]["observed"]
+    assert words == "1 put there, 0 known there", "what was kept is brought back as soon as it can be"
 
 
 def test_wal_is_fetched_from_the_backup_on_and_leads_to_the_last_commit(site: PitrSite, far: SshServer) -> None:
@@ -108,6 +175,10 @@ def test_what_was_damaged_there_is_found_here(site: PitrSite, far: SshServer) ->
     assert shown["failed"]
     assert victim.name in checks_by_name(shown)["bytes of the newest backup"]["observed"]
     assert left(site) == []
+    there = Repository(str(far.data / "repository"), "main")
+    assert victim.name in there.noted_damage(newest.name), "so that the next backup does not build on it"
+    assert there.proof(there.backup(newest.name)) is None, "what disproves it is known there, too"
+    there.note_damage(newest.name, [])
 
 
 def test_an_unknown_host_and_a_missing_repository_are_told(site: PitrSite, far: SshServer) -> None:
@@ -124,16 +195,12 @@ def test_an_unknown_host_and_a_missing_repository_are_told(site: PitrSite, far: 
 def test_killed_while_it_fetches_the_next_run_cleans_up(site: PitrSite, far: SshServer, share: float) -> None:
     scratch = site.directory / "other_state" / "restore_test" / "scratch"
     before = site.server.sql("SELECT count(*), pg_postmaster_start_time() FROM log")
-    process = module_process("restore_test", options(site, far, **QUICK))
 
     def fetched() -> bool:
         found = scratch.glob("wellkept-scratch-*/repository/main/2*/base/base/*/*")
-        return sum(1 for _path in found) > share * 300 or process.poll() is not None
+        return sum(1 for _path in found) > share * 300
 
-    wait_until(fetched, "files to come")
-    assert process.poll() is None
-    process.kill()
-    process.communicate()
+    killed(halted_when(lambda: module_process("restore_test", options(site, far, **QUICK)), fetched))
     assert left(site)
     shown = run_module("restore_test", options(site, far, **QUICK))
     assert not shown["failed"], shown["msg"]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import typing as t
 from datetime import datetime
 
@@ -80,7 +81,9 @@ def keep(state: State, repository: Repository, facts: dict[str, t.Any], part: Pa
     """Keep what *part* holds as the proof of the backup."""
     metrics = {name: metric["value"] for name, metric in part.metrics.items()}
     checks = [check["name"] for check in part.checks if check["status"] == "passed"]
-    path = repository.write_proof(state.backup, {**facts, "metrics": metrics, "checks": checks})
+    known = {**facts, "metrics": metrics, "checks": checks, "host": platform.node()}
+    # That of a repository on another host is kept elsewhere here.
+    path = os.path.realpath(repository.write_proof(state.backup, known))
     written = repository.proof(state.backup) or {}
     part.change("proof", state.backup.label, state.proven, f"proven on {written.get('proven_at')}")
     part.artifact(path, sha256_of(path), os.path.getsize(path))

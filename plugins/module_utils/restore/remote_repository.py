@@ -6,7 +6,7 @@
 
 At first the descriptions alone come, and the WAL, from which it can be told what would be done; the rest when it is to
 be done. What was hashed there while it was read must be what arrives; the engine then holds it against the hashes that
-were taken when the backup was made. The proofs stay here: the repository is only read.
+were taken when the backup was made. What is proven here is brought back: see ``returned_proofs``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ..ssh.login import OPTIONS as LOGIN_OPTIONS
 from ..ssh.login import Login, read_login_option
 from ..ssh.openssh import run_there
 from . import live_cluster
+from .returned_proofs import ReturnedProofs
 from .scratch_directory import prepare_base, scratch_directory
 from .targets import Target
 
@@ -38,6 +39,7 @@ OPTION: dict[str, t.Any] = {
         **LOGIN_OPTIONS,
         "host": {"type": "str", "required": True},
         "user": {"type": "str", "default": "root"},
+        "read_only": {"type": "bool", "default": False},
     },
 }
 _WHAT = "read the backup repository of another host"
@@ -84,6 +86,9 @@ class Source:
         del backup, part
         return 0.0
 
+    def bring_back_proofs(self, part: Part) -> None:
+        """Let the repository know what was proven, or disproven, of its backups."""
+
 
 class RemoteSource(Source):
     """A repository on the host in the option ``repository_ssh``, fetched into the private directory *scratch*."""
@@ -96,12 +101,17 @@ class RemoteSource(Source):
         local = Repository(os.path.join(scratch, "repository"), params["cluster"])
         local.prepare()
         self.local = local
+        kept = os.path.join(params["state_dir"], "restore_proofs", self.remote.host, params["cluster"])
+        self.proofs = ReturnedProofs(kept, self.remote, self.there)
+        self.proofs.stand_in_for(local)
+        self.labels: set[str] = set()
         self.wal_here = os.path.join(scratch, "wal_archive") if self.wal_there else ""
         super().__init__({**params, "repository": local.root, "wal_archive": self.wal_here})
 
     def describe(self, target: Target, label: str = "") -> None:
         """Bring the description of the backup to start from, those it builds on, and the WAL that leads on from it."""
         raw = self._descriptions()
+        self.labels = set(raw)
         sound = {name: found for name, text in raw.items() if (found := _parsed(name, text))}
         if not sound:
             return
@@ -111,8 +121,11 @@ class RemoteSource(Source):
                 "repository_ssh",
                 expected="backups of the engine core",
                 observed=f"{chosen['label']} is one of {chosen['engine']}",
-                advice=f"Let {chosen['engine']} reach its repository there, and copy the catalogue of backups here.",
+                advice=f"{chosen['engine']} reaches a repository on another host by itself: name that host in its "
+                f"configuration here (repo1-host), copy {self.there}, which holds the rest, to a repository here, and "
+                "leave repository_ssh empty.",
             )
+        self.params.update(_restic_there(chosen, self.params, self.remote))
         for name in {*chosen["chain"], *(one for one in raw if one > chosen["label"] and one not in sound)}:
             if name in sound:
                 self._copy(name, only=_DESCRIPTION)
@@ -150,6 +163,12 @@ class RemoteSource(Source):
             observed=f"{human_bytes(sum(sizes.values()))} in {len(sizes)} backup(s)",
         )
         return seconds
+
+    def bring_back_proofs(self, part: Part) -> None:
+        if self.params["repository_ssh"]["read_only"]:
+            self.proofs.forget_others(self.labels)
+        else:
+            self.proofs.bring_back(self.local, self.labels, part)
 
     def _descriptions(self) -> dict[str, str]:
         found = self._ask(_LIST_BACKUPS, self.there)
@@ -193,6 +212,16 @@ class RemoteSource(Source):
             self.files.copy_tree(directory, os.path.join(self.wal_here, identifier), pattern)
         except OSError as error:
             raise _not_read(self.remote, error) from None
+
+
+def _restic_there(chosen: t.Mapping[str, t.Any], params: t.Mapping[str, t.Any], remote: Login) -> dict[str, t.Any]:
+    """Options that lead to a restic repository which was a directory of that host; none when there are some already."""
+    path = str((chosen.get("stores") or {}).get("restic", {}).get("repository", ""))
+    if not path.startswith("/") or params["restic_repository"] not in ("", path) or os.path.exists(path):
+        return {}
+    host = f"[{remote.host}]" if ":" in remote.host else remote.host
+    login = {"port": remote.port, "key_file": remote.key_file, "known_hosts": remote.known_hosts}
+    return {"restic_repository": f"sftp:{remote.user}@{host}:{path}", "restic_ssh": login}
 
 
 def _is_wanted(path: str, start: str) -> bool:
@@ -253,15 +282,5 @@ def opened(params: t.Mapping[str, t.Any], base: str, target: Target, label: str 
     holder = {"activity": "fetch from another host", "run": params["run_id"]}
     with scratch_directory(base, holder) as scratch:
         source = RemoteSource(params, scratch)
-        proofs = os.path.join(params["state_dir"], "restore_proofs", source.remote.host, params["cluster"])
         source.describe(target, label)
-        _copy_proofs(proofs, os.path.join(source.local.directory, "proofs"))
         yield source
-        _copy_proofs(os.path.join(source.local.directory, "proofs"), proofs)
-
-
-def _copy_proofs(origin: str, destination: str) -> None:
-    if os.path.isdir(origin):
-        shutil.rmtree(destination, ignore_errors=True)
-        os.makedirs(os.path.dirname(destination), mode=0o700, exist_ok=True)
-        shutil.copytree(origin, destination)
