@@ -122,8 +122,11 @@ def test_what_never_fits_is_tried_once_and_told_of_when_its_time_is_over(inspect
     inspector.look(time_budget="0", **options)
     inspector.server.sql("REINDEX INDEX slow.t0_value", "learning")
     slow_down(inspector.server, 1)
-    first = inspector.look(time_budget="3s", **options)
-    hindered = checks_by_name(first)["everything is looked at in time"]["evidence"]["hindered"]
+    for budget in ("3s", "30s"):  # on a slow machine a run may be over before anything is begun
+        first = inspector.look(time_budget=budget, **options)
+        hindered = checks_by_name(first)["everything is looked at in time"]["evidence"]["hindered"]
+        if hindered:
+            break
     assert hindered == [{"object": "slow.t0_value in learning", "why": "needs more time than a run has"}]
     again = inspector.look(time_budget="3s", **options)
     assert looked_at(again) == 0
