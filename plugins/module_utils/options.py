@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from .errors import MaintenanceError
@@ -21,20 +22,25 @@ def refuse(option: str, *, expected: str, observed: object, advice: str = "") ->
     )
 
 
+@contextlib.contextmanager
+def reading(option: str, *, expected: str) -> t.Iterator[None]:
+    """A ValueError in the block says what is wrong with *option*."""
+    try:
+        yield
+    except ValueError as error:
+        refuse(option, expected=expected, observed=error)
+
+
 def read_duration(params: Params, option: str) -> float:
     """Seconds of the *option* in *params*."""
-    try:
+    with reading(option, expected="a duration"):
         return parse_duration(params[option])
-    except ValueError as error:
-        refuse(option, expected="a duration", observed=error)
 
 
 def read_size(params: Params, option: str) -> int:
     """Bytes of the *option* in *params*."""
-    try:
+    with reading(option, expected="a size"):
         return parse_size(params[option])
-    except ValueError as error:
-        refuse(option, expected="a size", observed=error)
 
 
 def read_at_least(params: Params, option: str, least: int) -> int:

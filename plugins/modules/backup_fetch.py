@@ -108,6 +108,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.destin
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.memory import Record, scratch_directory
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.report import few
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.sources import backup_of
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import reading
 from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
@@ -205,15 +206,8 @@ def _named(problems: t.Iterable[str]) -> list[str]:
 
 
 def read_destination(option: dict[str, t.Any]) -> Destination:
-    try:
+    with reading("destination", expected="name, path and, over SSH, host, user and files for the login"):
         return places.read_destination(option["name"], option)
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the option destination",
-            expected="name, path and, over SSH, host, user and files for the login",
-            observed=str(error),
-            advice="Correct it.",
-        ) from None
 
 
 def main() -> None:

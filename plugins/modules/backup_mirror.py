@@ -176,7 +176,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.memory
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.outcome import Settings
 from ansible_collections.wellkept.maintenance.plugins.module_utils.named_options import read_named
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration, parse_size
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, read_size, refuse
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 SOURCE_OPTIONS: dict[str, dict[str, t.Any]] = {
@@ -280,10 +280,8 @@ def read_wish(params: dict[str, t.Any]) -> Wish:
     )
     given = read_named("source", params["sources"], read_source, expected=expected, advice=advice)
     if chosen and not given:
-        raise MaintenanceError(
-            "read the option sources", expected="at least one source", observed="none", advice=advice
-        )
-    return Wish(chosen, given, _seconds(params, "max_age"))
+        refuse("sources", expected="at least one source", observed="none", advice=advice)
+    return Wish(chosen, given, read_duration(params, "max_age"))
 
 
 def read_source(name: str, option: dict[str, t.Any]) -> sources.Source:
@@ -295,26 +293,10 @@ def read_source(name: str, option: dict[str, t.Any]) -> sources.Source:
 
 
 def read_settings(params: dict[str, t.Any], scratch: str) -> Settings:
-    within = 0.0 if params["full"] else _seconds(params, "reread_within")
-    try:
-        budget = Budget(_seconds(params, "time_budget"), parse_size(params["read_budget"]))
-    except ValueError as error:
-        raise _refused(error) from None
+    within = 0.0 if params["full"] else read_duration(params, "reread_within")
+    budget = Budget(read_duration(params, "time_budget"), read_size(params, "read_budget"))
     holder = {"run": params["run_id"], "activity": "backup_mirror"}
     return Settings(within, params["remove_at_most"], budget, params["owner"] or this_host(), holder, scratch)
-
-
-def _seconds(params: dict[str, t.Any], option: str) -> float:
-    try:
-        return parse_duration(params[option])
-    except ValueError as error:
-        raise _refused(error) from None
-
-
-def _refused(error: ValueError) -> MaintenanceError:
-    return MaintenanceError(
-        "read the options", expected="durations and sizes", observed=str(error), advice="Correct the option."
-    )
 
 
 def main() -> None:

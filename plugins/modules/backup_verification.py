@@ -164,10 +164,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import verification as wal_verification
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import (
-    parse_duration,
-    parse_size,
-)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, read_size
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
@@ -358,18 +355,13 @@ def refuse_empty(repository: Repository) -> t.NoReturn:
 
 
 def read_limits(params: dict[str, t.Any]) -> Limits:
-    try:
-        ages = {name: timedelta(seconds=parse_duration(params[name])) for name in ("max_age", "proof_max_age")}
-        return Limits(
-            parse_duration(params["reread_within"]),
-            parse_duration(params["time_budget"]),
-            parse_size(params["read_budget"]),
-            audit.Limits(**ages),
-        )
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the options", expected="durations and sizes", observed=str(error), advice="Correct the option."
-        ) from None
+    ages = {name: timedelta(seconds=read_duration(params, name)) for name in ("max_age", "proof_max_age")}
+    return Limits(
+        read_duration(params, "reread_within"),
+        read_duration(params, "time_budget"),
+        read_size(params, "read_budget"),
+        audit.Limits(**ages),
+    )
 
 
 def main() -> None:

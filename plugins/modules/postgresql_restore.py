@@ -185,8 +185,8 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive
+from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_duration, reading
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS, find_bin_dir
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import parse_duration
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import (
     in_place,
     in_place_flow,
@@ -234,18 +234,14 @@ PROGRAMS = ("postgres", "pg_ctl", "pg_controldata", "pg_waldump", "pg_verifyback
 
 def read_options(params: t.Dict[str, t.Any]) -> t.Tuple[Target, float]:
     """The target and the time limit; raises MaintenanceError where they make no sense."""
-    try:
+    with reading("target", expected="a point to restore to"):
         target = parse(params["target"])
         if target.kind == "immediate" and not params["allow_immediate"]:
             raise ValueError(
                 "immediate leaves out what was written while the backup was made and after, and no row can show that "
                 "it is right; set allow_immediate: true if nothing else is left"
             )
-        return target, parse_duration(params["timeout"])
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the options", expected="a point to restore to", observed=str(error), advice="Correct the option."
-        ) from None
+    return target, read_duration(params, "timeout")
 
 
 def measure(params: t.Dict[str, t.Any]) -> Wish:

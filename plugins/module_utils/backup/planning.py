@@ -12,8 +12,8 @@ import os
 import typing as t
 from datetime import datetime, timedelta, timezone
 
-from ..errors import MaintenanceError
-from ..quantities import human_bytes, parse_duration, parse_size
+from ..options import read_at_least, read_duration, read_size, reading
+from ..quantities import human_bytes
 from ..result import Part
 from .engine import Engine, Order, Source
 from .packed.compression import parse_compression
@@ -185,37 +185,26 @@ def fates(state: State, *, look: bool = True) -> Fates:
 
 
 def read_policy(params: dict[str, t.Any]) -> Policy:
-    """The module's options as durations and sizes; raises MaintenanceError that shows what cannot be read."""
-    try:
-        if params["keep_full"] < 1:
-            raise ValueError(f"keep_full is {params['keep_full']}; at least 1 full backup is kept")
-        for name in CALENDAR:
-            if params[name] < 0:
-                raise ValueError(f"{name} is {params[name]}; 0 or more are kept")
+    """What the module's options say; raises MaintenanceError that names the one that cannot be read."""
+    with reading("compression", expected="none, or a way to compress"):
         parse_compression(params["compression"])
-        if params["jobs"] < 0:
-            raise ValueError(f"jobs is {params['jobs']}; 1 or more, or 0")
-        return Policy(
-            timedelta(seconds=parse_duration(params["interval"])),
-            timedelta(seconds=parse_duration(params["full_every"])),
-            Rules(
-                params["keep_full"],
-                timedelta(seconds=parse_duration(params["keep_within"])),
-                *(params[name] for name in CALENDAR),
-            ),
-            parse_duration(params["max_block"]),
-            parse_size(params["min_free_bytes"]),
-            parse_duration(params["timeout"]),
-            params["dump"],
-            parse_duration(params["chain_read_within"]),
-            all_stores(params),
-            params["compression"],
-            params["jobs"],
-        )
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the options", expected="durations and sizes", observed=str(error), advice="Correct the option."
-        ) from None
+    return Policy(
+        timedelta(seconds=read_duration(params, "interval")),
+        timedelta(seconds=read_duration(params, "full_every")),
+        Rules(
+            read_at_least(params, "keep_full", 1),
+            timedelta(seconds=read_duration(params, "keep_within")),
+            *(read_at_least(params, name, 0) for name in CALENDAR),
+        ),
+        read_duration(params, "max_block"),
+        read_size(params, "min_free_bytes"),
+        read_duration(params, "timeout"),
+        params["dump"],
+        read_duration(params, "chain_read_within"),
+        all_stores(params),
+        params["compression"],
+        read_at_least(params, "jobs", 0),
+    )
 
 
 def holder(params: dict[str, t.Any]) -> dict[str, t.Any]:

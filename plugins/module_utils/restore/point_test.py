@@ -16,6 +16,7 @@ from ..backup.engine import Engine
 from ..backup.repository import parse_time
 from ..backup.wal.archive import directory_of
 from ..errors import MaintenanceError
+from ..options import reading
 from ..quantities import human_bytes
 from ..result import Part
 from . import content, replay
@@ -30,14 +31,10 @@ from .targets import Target, parse
 
 def read_target(text: str) -> Target:
     """The option ``target``; raises MaintenanceError where it names nothing that a test can prove."""
-    try:
+    with reading("target", expected="a point to restore to"):
         target = parse(text)
         if target.kind == "immediate":
             raise ValueError("immediate has no row that must be there, so it proves nothing; use backup")
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the option target", expected="a point to restore to", observed=str(error), advice="Correct target."
-        ) from None
     return target
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import typing as t
 
-from ..options import refuse
+from ..options import reading
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     "host": {"type": "str", "default": ""},
@@ -61,7 +61,5 @@ def read_login(option: t.Mapping[str, t.Any], purpose: str) -> Login:
 
 def read_login_option(name: str, option: t.Mapping[str, t.Any], purpose: str) -> Login:
     """The login in the module's option *name*; raises MaintenanceError that names it."""
-    try:
+    with reading(name, expected="host, port and user, and absolute paths of key_file and known_hosts"):
         return read_login(option, purpose)
-    except ValueError as error:
-        refuse(name, expected="host, port and user, and absolute paths of key_file and known_hosts", observed=error)

@@ -12,8 +12,9 @@ import shutil
 import typing as t
 
 from ...errors import MaintenanceError
+from ...options import read_duration, refuse
 from ...postgresql import connect
-from ...quantities import human_bytes, human_seconds, parse_duration
+from ...quantities import human_bytes, human_seconds
 from ...result import Part
 from ..database_host import login_of
 from ..repository import Repository
@@ -30,20 +31,10 @@ _NO_COMMAND = "Set wal_configure: true to have it set, or set it yourself: "
 
 def read_wish(params: t.Mapping[str, t.Any]) -> Wish:
     """The options; raises MaintenanceError where they make no sense."""
-    try:
-        timeout = round(parse_duration(params["wal_timeout"]))
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the option wal_timeout", expected="a duration", observed=str(error), advice="Correct wal_timeout."
-        ) from None
+    timeout = round(read_duration(params, "wal_timeout"))
     archive = params["wal_archive"]
     if not os.path.isabs(archive) or os.path.realpath(archive).count("/") < 2:
-        raise MaintenanceError(
-            "read the option wal_archive",
-            expected="an absolute path, at least two levels below the root",
-            observed=archive,
-            advice="Correct wal_archive.",
-        )
+        refuse("wal_archive", expected="an absolute path, at least two levels below the root", observed=archive)
     program = {"zstd": "zstd", "lz4": "lz4"}.get(params["wal_compression"])
     if program and not shutil.which(program, path="/usr/local/bin:/usr/bin:/bin"):
         raise MaintenanceError(
