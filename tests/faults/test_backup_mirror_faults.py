@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.memory import save
 from support.mirrors import KINDS, SMALL, MirrorSite, Servers, SmallSite, contents, looks, mirror_servers, ssh_mirror
 from support.modules import checks_by_name, module_process
 from support.ssh import new_key, ssh_server
@@ -208,6 +210,60 @@ def test_files_that_were_encrypted_under_sound_descriptions_are_not_sent(servers
     overwritten = checks_by_name(shown)["nothing was overwritten here that is at vault"]
     assert overwritten["status"] == "failed"
     assert "base/0" in overwritten["observed"]
+    assert mirror.files() == before
+
+
+def test_a_backup_whose_description_is_damaged_here_is_told_and_kept_there(servers: Servers, site: SmallSite) -> None:
+    mirror = servers.mirror(site, "directory")
+    passed(mirror.mirror())
+    before = mirror.files()
+    newest = site.repository.backups()[-1]
+    flip(Path(newest.path("backup.json")))
+    shown = mirror.mirror(remove_at_most=100)
+    assert newest.label in checks_by_name(shown)["source repository"]["observed"]
+    assert checks_by_name(shown)["source repository"]["status"] == "failed"
+    assert mirror.files() == before
+
+
+def test_a_backup_of_which_a_file_cannot_be_sent_gets_no_description_there(servers: Servers, site: SmallSite) -> None:
+    mirror = servers.mirror(site, "directory")
+    passed(mirror.mirror())
+    label = site.add(age=10)
+    in_the_way = mirror.there / "repository" / "main" / label / "dump" / "0.dump"
+    in_the_way.mkdir(parents=True)
+    assert "is not complete there" in mirror.mirror()["msg"]
+    assert not (in_the_way.parents[1] / "backup.json").exists()
+    in_the_way.rmdir()
+    passed(mirror.mirror())
+    assert (in_the_way.parents[1] / "backup.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["directory", "sftp", "rsync"])
+def test_a_file_that_changed_since_it_was_read_is_not_sent(servers: Servers, tmp_path: Path, kind: str) -> None:
+    """As if it had changed without looking different: what is remembered of it is another content."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"as it is")
+    mirror = servers.mirror(SmallSite(tmp_path), kind)
+    status = (tree / "file").stat()
+    looks = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    before = hashlib.sha256(b"as it was").hexdigest()
+    save(str(mirror.state / "mirror" / "here.json"), {"files": {"tree/file": [*looks, before, True]}})
+    shown = mirror.mirror(sources=[{"name": "tree", "path": str(tree), "kind": "tree"}])
+    assert "it was not sent" in shown["msg"]
+    assert not (mirror.there / "tree" / "file").exists()
+
+
+def test_nothing_is_removed_there_while_something_has_changed_here(servers: Servers, site: SmallSite) -> None:
+    newest = site.add(age=10)
+    mirror = servers.mirror(site, "directory")
+    passed(mirror.mirror())
+    before = mirror.files()
+    site.expire(site.repository.backups()[1].label)
+    path = Path(site.repository.backup(newest).path("base", "0"))
+    path.write_bytes(bytes(byte ^ 0x5A for byte in path.read_bytes()))
+    shown = mirror.mirror(remove_at_most=100)
+    assert "files that never change have changed here" in checks_by_name(shown)["removals at vault"]["observed"]
     assert mirror.files() == before
 
 

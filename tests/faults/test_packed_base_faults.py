@@ -260,6 +260,41 @@ def test_a_manifest_that_is_not_the_archives_is_refused(harmed: RestoreSite, tmp
     assert problems_of(full, tmp_path / "check")
 
 
+def test_a_file_in_two_archives_is_refused(harmed: RestoreSite, tmp_path: Path) -> None:
+    full, _incremental = both(harmed)
+    first, second = archives(full)[:2]
+    name, member = next(iter(read_archive(first).items()))
+    forged = forge(full, second, lambda members: members.update({name: member}))
+    assert problems_of(forged, tmp_path / "check") == ["base: the archives hold a file twice"]
+
+
+def test_a_link_of_the_size_of_a_file_is_refused(harmed: RestoreSite, tmp_path: Path) -> None:
+    full, _incremental = both(harmed)
+    empty = ((p, name) for p in archives(full) for name, (_member, content) in read_archive(p).items() if not content)
+    path, name = next(empty)
+
+    def change(members: Members) -> None:
+        members[name][0].type, members[name][0].linkname = b"2", "/etc/passwd"
+
+    assert "of the type b'2'" in problems_of(forge(full, path, change), tmp_path / "check")[0]
+
+
+def test_a_restore_lays_down_all_files_of_the_manifest_or_fails(harmed: RestoreSite, tmp_path: Path) -> None:
+    full, _incremental = both(harmed)
+    forged = forge(full, next(path for path in archives(full) if has_a_relation(path)), without_a_file)
+    with pytest.raises(MaintenanceError, match="unpack the base backup") as refused:
+        harmed.engine.restore(forged.label, str(tmp_path / "restored"))
+    assert "missing: base/" in str(refused.value)
+
+
+def test_an_archive_that_is_damaged_behind_its_last_file_is_refused(harmed: RestoreSite, tmp_path: Path) -> None:
+    full, _incremental = both(harmed)
+    path = archives(full)[0]
+    flip(path, path.stat().st_size - 1, 0)  # in the checksum of zstd
+    with pytest.raises(MaintenanceError, match="unpack the base backup"):
+        harmed.engine.restore(fit_hash(full, path).label, str(tmp_path / "restored"))
+
+
 def test_archives_made_anew_without_a_change_are_as_good(harmed: RestoreSite, tmp_path: Path) -> None:
     full, _incremental = both(harmed)
     path = archives(full)[0]
@@ -275,6 +310,7 @@ LIARS = {
     "leaves the end away and says nothing": 'head -c 3000000 | $real "$@"',
     "writes nothing and says nothing": "cat >/dev/null",
     "ends with an error": 'head -c 3000000 | $real "$@"; cat >/dev/null; echo "zstd: not today" >&2; exit 3',
+    "does all and ends with an error": '$real "$@"; exit 3',
     "stops reading": "exit 4",
     "writes garbage": "cat >/dev/null; head -c 200000 /dev/urandom",
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import rdb, snapshot
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
@@ -357,6 +358,28 @@ def test_lost_keys_are_found(whole: tuple[RedisBackups, RedisServer]) -> None:
     part, _proven = backups.prove(backups.rewrite(backup, bounds={**bounds, "3": [least + 1, most + 1]}))
     assert statuses(part)["keys of the restored Redis shop"] == "failed"
     assert "database 3 has 100 keys instead of 101" in observed(part, "keys of the restored Redis shop")
+
+
+def test_keys_that_were_not_loaded_are_found(whole: tuple[RedisBackups, RedisServer]) -> None:
+    """As if the server had left one out of those that redis-check-rdb has counted in the file."""
+    backups, server = whole
+    backup = backups.back_up(server.option("shop"))
+    keys = backup.metadata["stores"]["redis"]["servers"][0]["keys"]
+    part, _proven = backups.prove(backups.rewrite(backup, keys=keys + 1))
+    assert f"of {keys + 1} in the file" in observed(part, "keys of the restored Redis shop")
+    assert statuses(part)["keys of the restored Redis shop"] == "failed"
+
+
+def test_keys_that_the_copy_lacks_are_told_when_it_is_made(whole: tuple[RedisBackups, RedisServer]) -> None:
+    backups, server = whole
+    copy = backups.back_up(server.option("shop")).metadata["stores"]["redis"]["servers"][0]
+    found = []
+    for keys in (copy["keys"], copy["keys"] - 1, copy["keys"] + 1):
+        store, part = RedisCopies({}), Part()
+        store.copies = [{**copy, "keys": keys}]
+        store.report(part)
+        found.append(statuses(part)["keys in the copy of Redis shop"])
+    assert found == ["passed", "failed", "failed"]
 
 
 def test_a_marker_that_has_expired_is_not_called_found(whole: tuple[RedisBackups, RedisServer]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.remembered import Budget
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import write_metadata
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.restic import DAY, ResticSite, changed, checks, flip, statuses
@@ -175,6 +176,24 @@ def test_a_snapshot_that_somebody_forgot_is_missed(site: ResticSite) -> None:
     restored, _place = site.restore(backup)
     assert any("was not laid down" in problem for problem in restored.problems)
     assert any("restic ended with 1" in problem for problem in restored.problems)
+
+
+def test_swapped_snapshots_are_told(site: ResticSite) -> None:
+    (site.uploads / "newer.txt").write_text("of the second backup")
+    site.back_up()
+    first, second = site.repository.backups()
+    for backup, other in ((first, second), (second, first)):
+        facts = {**backup.metadata["stores"]["restic"], "snapshot": other.metadata["stores"]["restic"]["snapshot"]}
+        write_metadata(backup.directory, {**backup.metadata, "stores": {"restic": facts}})
+    _part, problems = site.verify()
+    assert sorted(problems) == [first.label, second.label]
+
+
+def test_a_repository_that_others_can_write_to_is_told(site: ResticSite) -> None:
+    site.path.chmod(0o755)  # or there would be no way to what is in it
+    (site.path / "data").chmod(0o777)
+    part, _problems = site.verify()
+    assert checks(part)[f"rights in {site.location}"]["status"] == "warned"
 
 
 def test_another_repository_in_the_place_of_ours_is_not_taken_for_it(site: ResticSite) -> None:

@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.reposi
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import flow, scratch_cluster
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import Live
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import ScratchCluster
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
@@ -418,6 +419,22 @@ def test_a_library_that_is_not_installed_here_is_told_in_the_servers_words(site:
 def test_a_server_that_never_gets_ready_is_given_up(site: RestoreSite, good: Backup) -> None:
     part = site.prove(good, timeout=0.0)
     assert "still in recovery when the time was up" in failed(part)["recovery to the restore point"]
+    assert_nothing_left(site)
+
+
+def test_a_server_that_comes_up_without_stopping_at_the_point_is_no_proof(
+    site: RestoreSite, good: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the server had not been told where to stop, and had gone on to the end of the WAL that it found."""
+    genuine = ScratchCluster.configure
+
+    def configure(cluster: ScratchCluster, version: int, libraries: str, target: Mapping[str, str]) -> None:
+        kept = {name: value for name, value in target.items() if not name.startswith("recovery_target")}
+        genuine(cluster, version, libraries, kept)
+
+    monkeypatch.setattr(ScratchCluster, "configure", configure)
+    part = site.prove(good)
+    assert list(failed(part)) == ["recovery to the restore point"]
     assert_nothing_left(site)
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.append_only import prove
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.destination import Attempt, Pace
+from ansible_collections.wellkept.maintenance.plugins.module_utils.mirror.directory import DirectoryConnection
 from support.mirrors import SMALL, MirrorSite, SmallSite, contents, looks, receiving, ssh_mirror
 from support.modules import COLLECTIONS, ROOT, checks_by_name
 from support.ssh import SshServer, accounts_held, remove_account, ssh_server
@@ -121,6 +124,30 @@ def test_a_changed_probe_is_told(mirror: MirrorSite) -> None:
     probe.chmod(0o600)
     probe.write_bytes(probe.read_bytes().upper())
     assert "was changed since it was written" in checks_by_name(mirror.mirror())[CAN_ONLY_ADD]["observed"]
+
+
+class OldMayGo(DirectoryConnection):
+    """Where what is new is kept, and what is *old* may be removed: as by a rule of the far side about ages."""
+
+    old = ""
+
+    def attempts(self, name: str) -> list[Attempt]:
+        def delete() -> None:
+            if name != self.old:
+                raise PermissionError(name)
+            os.unlink(os.path.join(self.root, name))
+
+        return [Attempt("delete", delete)]
+
+
+def test_an_account_that_may_delete_what_is_old_is_found_out(tmp_path: Path) -> None:
+    connection = OldMayGo(str(tmp_path), append_only=True, pace=Pace(0))
+    first = prove(connection, connection.list(), str(tmp_path))
+    assert (first.held, first.broken) == (["delete"], [])
+    (probe,) = (name for name in connection.list() if "/probe-" in name)
+    connection.old = probe
+    second = prove(connection, connection.list(), str(tmp_path))
+    assert (second.held, second.broken) == (["delete"], ["delete (an old file)"])
 
 
 def test_an_account_with_a_shell_is_found_out(site: SmallSite) -> None:

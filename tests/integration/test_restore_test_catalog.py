@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils import postgresql
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup
 from ansible_collections.wellkept.maintenance.plugins.module_utils.catalog import record
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.catalog_checks import check_catalogs
@@ -175,6 +176,16 @@ def test_each_difference_is_named(site: RestoreSite, good: Backup) -> None:
     with after_the_start(try_each):
         site.prove(good)
     assert missed == []
+
+
+def test_a_database_without_fingerprints_is_told(site: RestoreSite, good: Backup) -> None:
+    def create(cluster: ScratchCluster) -> None:
+        with contextlib.closing(cluster.connect("postgres")) as connection:
+            postgresql.query(connection, "CREATE DATABASE later")
+
+    with after_the_start(create):
+        part = site.prove(good)
+    assert statuses(part)["content of the restored database later"] == "unknown"
 
 
 def test_a_library_that_is_not_on_this_host_is_named(site: RestoreSite, good: Backup) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.copied_files import CopiedFiles
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.file_rows import restore_files
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
 from support.restore import RestoreSite
@@ -121,6 +124,22 @@ def test_what_rows_name_and_the_backup_lacks_is_named(uploads: Uploads) -> None:
         assert words in check["observed"], (name, check["observed"])
     assert uploads.site.repository.proven() == [] or shown["changes"][-1]["after"] == "disproven and removed"
     assert uploads.site.scratch_names() == []
+
+
+def test_files_that_are_not_as_recorded_fail_the_test(uploads: Uploads, tmp_path: Path) -> None:
+    """Though their bytes were verified before: they could have changed on the way."""
+    backup = uploads.site.repository.backups()[-1]
+    copy = Path(backup.path("files", "0", "5", "5.txt"))
+    content = copy.read_bytes()
+    found = []
+    for number, written in enumerate((content, content[:-1] + b"!")):
+        copy.write_bytes(written)
+        part = Part()
+        restore_files(CopiedFiles({}), backup, str(tmp_path / str(number)), part)
+        found.append(part.checks[0]["status"])
+        (tmp_path / str(number) / str(uploads.directory).lstrip("/") / "closed").chmod(0o700)
+    copy.write_bytes(content)
+    assert found == ["passed", "failed"]
 
 
 def test_a_source_scrambled_before_the_backup_is_found_by_what_the_application_asserts(uploads: Uploads) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -10,16 +11,20 @@ from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.files import copy_tree
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.application_files import (
     compare,
     lay_down,
     place_of,
+    read_manifest,
+    report_files,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.listing import (
     list_directories,
     mark_changing,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 Manifest = list[dict[str, Any]]
 
@@ -108,6 +113,28 @@ def test_a_manifest_that_leads_out_of_its_directory_is_refused(tmp_path: Path, p
     with pytest.raises(MaintenanceError, match="leads out of it"):
         lay_down(str(tmp_path), {"source": "/srv/uploads", "entries": [entry]}, str(tmp_path / "target"))
     assert not (tmp_path / "escaped").exists()
+
+
+def test_a_list_that_is_not_as_it_was_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "files.json"
+    path.write_text("[]")
+    written = {"path": path.name, "sha256": hashlib.sha256(b"[]").hexdigest()}
+    assert read_manifest(Backup("x", str(tmp_path), {"files": [written]}), path.name) == []
+    path.write_text("[ ]")
+    for files in ([written], []):
+        with pytest.raises(MaintenanceError, match="read the list of application files"):
+            read_manifest(Backup("x", str(tmp_path), {"files": files}), path.name)
+
+
+def test_what_could_not_be_saved_is_told(uploads: Path, tmp_path: Path) -> None:
+    copied = copy_tree(str(uploads), str(tmp_path / "copies"))
+    found = {}
+    for name in ("", "unreadable", "changing", "special", "other_file_systems"):
+        part = Part()
+        report_files(copied._replace(**{name: ["1.txt"]} if name else {}), part)
+        found[name] = part.checks[0]["status"]
+    others = dict.fromkeys(("changing", "special", "other_file_systems"), "warned")
+    assert found == {"": "passed", "unreadable": "failed", **others}
 
 
 # -- our own list of what restic saves --

@@ -13,7 +13,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.assertions import judge
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.file_rows import _hex, _place_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.remote_repository import _choose, _is_wanted
-from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.targets import parse
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.targets import Target, is_reached, parse
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -102,3 +102,11 @@ def test_of_an_archive_segments_from_the_backup_on_and_all_histories_are_wanted(
     assert _is_wanted("00000002/000000020000000100000000", start)
     assert _is_wanted("00000002/00000002.history", start)
     assert not _is_wanted("00000001/000000010000000000000004.zst", start)
+
+
+def test_recovery_has_reached_the_target_only_if_the_server_says_so() -> None:
+    said = 'LOG:  recovery stopping at restore point "noon", time 2026-11-21 12:00:00+00'
+    assert is_reached(Target("name", "noon"), said)
+    assert not is_reached(Target("name", "night"), said)
+    assert not is_reached(Target("newest", "0/3000060"), said)
+    assert not is_reached(Target("name", "noon"), "LOG:  database system is ready to accept connections")
