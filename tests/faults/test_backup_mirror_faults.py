@@ -126,7 +126,8 @@ def test_an_extra_file_there_is_named_and_left_alone(mirror: MirrorSite) -> None
     extra = mirror.there / "repository" / "main" / "notes.txt"
     extra.write_text("who was here?")
     shown = mirror.mirror()
-    assert checks_by_name(shown)["nothing strange at vault"]["observed"] == "repository/main/notes.txt"
+    strange = checks_by_name(shown)["nothing strange at vault"]
+    assert (strange["status"], strange["observed"]) == ("failed", "repository/main/notes.txt")
     assert extra.exists()
     assert not shown["changed"]
 
@@ -325,6 +326,15 @@ def test_a_backup_that_is_damaged_here_is_not_sent(servers: Servers, site: Small
     assert not any(label in name for name in mirror.files())
     cut(site.root / "main" / label / "dump" / "0.dump")
     assert checks_by_name(mirror.mirror())["source repository"]["status"] == "failed"
+
+
+def test_a_backup_with_damage_that_only_a_hash_shows_is_not_sent(servers: Servers, site: SmallSite) -> None:
+    label = site.add(age=10)
+    flip(Path(site.repository.backup(label).path("dump", "0.dump")))
+    mirror = servers.mirror(site, "directory")
+    shown = mirror.mirror()
+    assert "is not as it was written" in checks_by_name(shown)["copy at vault"]["observed"]
+    assert not any(label in name for name in mirror.files())
 
 
 def test_an_old_backup_or_one_from_the_future_is_told(servers: Servers, tmp_path: Path) -> None:

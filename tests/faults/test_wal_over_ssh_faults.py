@@ -107,6 +107,26 @@ def test_a_segment_is_kept_private_and_compressed_and_comes_back_as_it_was(
     assert out.read_bytes() == segment.read_bytes()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_on_a_full_disk_there_nothing_appears_and_the_next_try_succeeds(site: Site, segment: Path) -> None:
+    status = site.archive.stat()
+    options = f"size=100k,uid={status.st_uid},gid={status.st_gid},mode=700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(site.archive)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this root may not mount")
+    try:
+        done = site.push(segment)
+        assert done.returncode != 0
+        assert "No space left" in done.stderr or "full disk" in done.stderr, done.stderr
+        assert not [name for name in site.archived() if not name.startswith("incoming/")]
+        subprocess.run(["mount", "-o", "remount,size=20m", str(site.archive)], check=True)
+        assert site.push(segment).returncode == 0
+        assert site.kept() == segment.read_bytes()
+        assert site.archived() == [f"00000001/{NAME}.gz"]
+    finally:
+        subprocess.run(["umount", "-l", str(site.archive)], check=True)
+
+
 def test_another_content_under_the_same_name_is_refused_and_nothing_overwritten(site: Site, segment: Path) -> None:
     assert site.push(segment).returncode == 0
     before = site.kept()

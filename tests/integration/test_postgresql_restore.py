@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -231,6 +233,23 @@ def test_too_little_room_is_told_before_anything_is_written(untouched: PitrSite)
     assert shown["failed"]
     assert "room in" in shown["msg"]
     assert beside(untouched) == []
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_and_the_old_cluster_is_whole(site: PitrSite) -> None:
+    """Files can grow to a megabyte and no further: so the first segment of WAL is too much."""
+    before = snapshot(site.server.data)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    shown = run_module("postgresql_restore", options(site), preexec_fn=limit)
+    assert shown["failed"]
+    assert "too large" in shown["msg"], shown["msg"]
+    assert snapshot(site.server.data) == before
+    done = restore(site)
+    assert not done["failed"], done["msg"]
+    assert len(rows(site)) == 30
 
 
 @pytest.mark.parametrize("phase", [in_place.LAYING_DOWN, in_place.RECOVERED, in_place.SWAPPING, in_place.SWAPPED])

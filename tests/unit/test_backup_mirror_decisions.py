@@ -120,9 +120,11 @@ def test_a_removal_begins_with_the_description_and_keeps_to_its_limits() -> None
 def test_manifests_add_up_and_a_changed_one_counts_not_at_all() -> None:
     first = serialise({"a": Record(1, "x"), "b": Record(1, "y")}, ["d"])
     second = serialise({"a": Record(2, "z")}, [], ["b"])
-    told = merge({"1.json": first, "2.json": second, "3.json": second[:-3], "4.json": b"{}"})
+    changed = second.replace(b'"z"', b'"w"')
+    assert changed != second
+    told = merge({"1.json": first, "2.json": second, "3.json": second[:-3], "4.json": b"{}", "5.json": changed})
     assert told.files == {"a": Record(2, "z", 0.0, True)}
-    assert (told.directories, told.flaws) == ({"d"}, ["3.json", "4.json"])
+    assert (told.directories, told.flaws) == ({"d"}, ["3.json", "4.json", "5.json"])
 
 
 def test_each_file_is_read_again_once_in_the_period_and_never_believed_from_the_future() -> None:

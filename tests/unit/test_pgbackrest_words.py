@@ -57,6 +57,25 @@ def test_only_what_is_said_to_be_valid_is_sound(said: str) -> None:
     assert read_verdict(said, "").of(FULL)
 
 
+NUMBERS = "total files checked: 964, total valid files: 964"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        SOUND.replace(f"{FULL}, status: valid", f"{FULL}, status: invalid"),
+        SOUND.replace(NUMBERS, "total files checked: 964, total valid files: 963"),
+        SOUND.replace(NUMBERS, "total files checked: 0, total valid files: 0"),
+        SOUND + "  No usable archive.info file\n",
+        SOUND.replace("status: ok\n", ""),
+    ],
+    ids=["its word alone", "its numbers alone", "nothing checked", "a complaint beside", "no verdict"],
+)
+def test_each_sign_of_doubt_is_enough(said: str) -> None:
+    assert said != SOUND
+    assert read_verdict(said, "").of(FULL)
+
+
 def test_a_damaged_segment_is_no_fault_of_the_sets() -> None:
     said = SOUND.replace("status: ok", "status: error").replace("total valid WAL: 5", "total valid WAL: 4")
     name = "15-1/0000000100000000/000000010000000000000009-4370a833c50b33b9acb7971b083621fcf6907de3.zst"
