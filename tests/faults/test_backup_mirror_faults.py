@@ -183,7 +183,9 @@ def test_a_repository_that_was_emptied_takes_nothing_from_the_mirror(mirror: Mir
     before = mirror.files()
     shutil.rmtree(site.root / "main")
     shown = mirror.mirror()
-    assert "nothing was removed: no sound backup" in checks_by_name(shown)["removals at vault"]["observed"]
+    removals = checks_by_name(shown)["removals at vault"]
+    assert removals["status"] == "failed"
+    assert "nothing was removed: no sound backup" in removals["observed"]
     assert mirror.files() == before
 
 
