@@ -11,6 +11,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgback
     plan_setup,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import PGBACKREST_OPTIONS
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.room import path_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.tool import Access, Tool
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.verdict import read_verdict
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -161,3 +162,32 @@ def test_a_file_that_is_no_private_secret_is_refused(tmp_path: Path, content: st
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(MaintenanceError):
         read_secret(str(tmp_path / "link"), "key_file")
+
+
+@pytest.mark.parametrize(
+    "configuration, path",
+    [
+        ("[global]\nrepo1-path = /srv/backups \nrepo1-type=posix\n", "/srv/backups"),
+        ("[global]\nprocess-max=2\n", "/var/lib/pgbackrest"),
+        ("[global]\nrepo1-host=backup1\nrepo1-path=/srv/backups\n", ""),
+        ("[global]\nrepo1-type=s3\nrepo1-path=/srv/backups\n", ""),
+        ("[global]\n#repo1-host=backup1\nrepo1-path=/srv/backups\n", "/srv/backups"),
+    ],
+)
+def test_room_is_looked_for_only_where_the_repository_is_on_this_host(configuration: str, path: str) -> None:
+    assert path_of(configuration) == path
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ERROR: [125]: remote-0 process on 'backup1' terminated unexpectedly [255]: ssh: connect to host backup1 port 22: "
+        "Connection refused",
+        "postgres@backup1: Permission denied (publickey).",
+        "Host key verification failed.",
+    ],
+)
+def test_when_the_repository_host_is_out_of_reach_it_is_said_what_to_do(said: str) -> None:
+    error = Tool(Access("/etc/pgbackrest.conf", "main", "postgres", host="backup1")).failed("list", 125, said)
+    assert said.removeprefix("ERROR: ") in error.observed
+    assert "its host does not answer or does not let us in" in error.advice

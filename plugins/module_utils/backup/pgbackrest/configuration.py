@@ -41,6 +41,11 @@ class Setup(t.NamedTuple):
         return os.path.lexists(self.path) and not _first_line(self.path).startswith(_OURS)
 
     @property
+    def effective(self) -> str:
+        """The text that counts: somebody else's, or ours as it is or will be."""
+        return (_content(self.path) or "") if self.is_foreign else self.content
+
+    @property
     def missing(self) -> list[str]:
         """Directories that are to be made, and the file itself where it is to be written."""
         if self.is_foreign:

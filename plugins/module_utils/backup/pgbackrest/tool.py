@@ -34,6 +34,8 @@ _WRONG_KEY = re.compile(
     r"|No usable (?:backup|archive)\.info|unable to determine cipher passphrase"
 )
 _DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large")
+# ssh did not get through; where it was refused and where the other host sent it away look the same to pgBackRest.
+_NO_WAY = re.compile(r"terminated unexpectedly \[255\]|\bssh: |Permission denied \(|Host key verification failed")
 _ADVICE = {
     28: "The stanza is another cluster's: correct pgbackrest_stanza, or the login options. After an upgrade of "
     "PostgreSQL by pg_upgrade, set pgbackrest_stanza_upgrade: true once.",
@@ -115,8 +117,13 @@ class Tool:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the program is told in secret: it wins over the configuration."""
-        return {"PGBACKREST_REPO1_CIPHER_PASS": self.access.key} if self.access.key else {}
+        """What the program is told in secret: it wins over the configuration.
+
+        Without the type it would ignore the key, and have that of the repository's host sent, where there is one.
+        """
+        if not self.access.key:
+            return {}
+        return {"PGBACKREST_REPO1_CIPHER_TYPE": "aes-256-cbc", "PGBACKREST_REPO1_CIPHER_PASS": self.access.key}
 
     def command(self, command: str, *arguments: str, reach: str = "/") -> list[str]:
         """The words that run *command*, as the server's user, who must be able to walk to *reach*."""
@@ -164,6 +171,11 @@ class Tool:
         advice = _ADVICE.get(status, "Its own message says what it lacked.")
         if _DISK_FULL.search(said):
             advice = "Free space where the repository is, or give it more; earlier backups are untouched."
+        elif _NO_WAY.search(said):
+            advice = (
+                "The repository is on another host, and its host does not answer or does not let us in: start it, or "
+                "see what its sshd says. Until then WAL stays here, and fills the disk."
+            )
         return MaintenanceError(
             what, where=where, expected="exit status 0", observed=f"exit status {status}: {words}", advice=advice
         )

@@ -23,6 +23,7 @@ from ..wal.keeping import check_settings, check_waiting, set_up
 from ..wal.markers import write_marker
 from ..wal.positions import format_lsn
 from .configuration import Setup, plan_setup
+from .room import report_room
 from .sets import Sets
 from .wal import PgbackrestWal, require_program
 
@@ -88,6 +89,7 @@ def keep_wal(
             _prove(connection, marker.lsn, way, part)
             found = archiving.measure(connection)
         check_waiting(found, part, repaired=check_mode and bool(way.missing() or verdict.set))
+        report_room(params, sets, setup, connection, part)
 
 
 def _prepare(way: ByPgbackrest, params: t.Mapping[str, t.Any], part: Part, *, check_mode: bool) -> None:
