@@ -26,6 +26,11 @@ class MaintenanceError(Exception):
         self.observed = observed
         self.advice = advice
 
+    def in_short(self) -> str:
+        """What was attempted where, and what was observed; not what to do about it."""
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.what}{place}: {self.observed}"
+
     def __str__(self) -> str:
         place = f" ({self.where})" if self.where else ""
         return f"{self.what}{place}: expected {self.expected}; observed {self.observed}. {self.advice}"
@@ -33,3 +38,12 @@ class MaintenanceError(Exception):
 
 class MissingToolError(MaintenanceError):
     """A program or library that is not installed on the host; ``advice`` holds the command that installs it."""
+
+
+class UnavailableError(MaintenanceError):
+    """A part of the work cannot be had now: it is down, or lets nobody in. What does not need it can go on."""
+
+    @classmethod
+    def of(cls, error: MaintenanceError) -> UnavailableError:
+        """The same *error* as one of this kind."""
+        return cls(error.what, where=error.where, expected=error.expected, observed=error.observed, advice=error.advice)

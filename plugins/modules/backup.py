@@ -18,6 +18,8 @@ description:
     after it has verified the whole chain that they build on, where that was not done lately.
   - For a moment of at most O(max_block) writers wait, so that base, WAL, dumps and recorded fingerprints all show the
     same content; M(wellkept.maintenance.restore_test) compares a restored copy with them.
+  - What cannot be had now beside the databases (O(redis), O(restic_repository)) is a failed check, but costs the
+    databases nothing. A backup that lacks it says so, is never proven, and takes no other backup's place.
   - A backup appears under its final name only when it is complete and verified. What a killed run left is removed by
     the next one.
   - Expired backups are removed, but never the newest that can be restored, the newest that was proven by a restore
@@ -238,6 +240,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planni
     measure,
     order_for,
     predicted_bytes,
+    prepare_stores,
     read_policy,
     settle,
 )
@@ -250,8 +253,9 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.store import Store
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import remote as wal_remote
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, UnavailableError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
     LOGIN_OPTIONS,
 )
@@ -301,9 +305,7 @@ def work(module: AnsibleModule, part: Part) -> None:
 def back_up(module: AnsibleModule, part: Part) -> None:
     policy = read_policy(module.params)
     repository = Repository(module.params["repository"], module.params["cluster"])
-    for store in policy.stores:
-        if store.wanted:
-            store.prepare(repository, part)
+    unavailable = prepare_stores(policy, repository, part)
     server = measure_server(module.params, part)
     params = module.params
     engine = open_engine(
@@ -318,7 +320,8 @@ def back_up(module: AnsibleModule, part: Part) -> None:
         refuse_failing_archiver(params)
     if module.check_mode:
         engine.keep_wal(part, check_mode=True)
-        foretell(measure(engine, server, policy, part), part)
+        tell_unavailable(unavailable, part)
+        foretell(measure(engine, server, policy, part, unavailable), part)
         return
     repository.prepare()
     with repository.locked(holder(module.params)):
@@ -327,7 +330,8 @@ def back_up(module: AnsibleModule, part: Part) -> None:
         if engine.own_archive and part.failures():
             return  # without its archive it could make no backup, and what is there stays
         refuse_failing_archiver(params)
-        state = measure(engine, server, policy, part)
+        tell_unavailable(unavailable, part)
+        state = measure(engine, server, policy, part, unavailable)
         decision, state = settle(state, part)
         if decision.due:
             backup = act(module, state, decision, part)
@@ -340,11 +344,16 @@ def back_up(module: AnsibleModule, part: Part) -> None:
         engine.thin_out_wal(server.system_identifier, part)
 
 
+def tell_unavailable(unavailable: t.Mapping[str, MaintenanceError], part: Part) -> None:
+    for name, error in unavailable.items():
+        findings.report_unavailable(name, error, part)
+
+
 def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> Backup | None:
     """Make the backup that is due; where an incremental one is refused, a full one. None when there is no room."""
     engine, policy = state.engine, state.policy
     began = time.monotonic()
-    order = order_for(decision, policy)
+    order = order_for(decision, state)
     if not has_room(state, predicted_bytes(state, order), part):
         return None
     part.require(
@@ -364,6 +373,7 @@ def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> 
         full = order._replace(type="full", parent="")
         made = engine.create(module.params, full, holder(module.params))
     findings.report_created(part, made, policy.max_block, time.monotonic() - began)
+    findings.report_lacks(made.backup, {*state.unavailable, *made.backup.metadata["stores"]}, part)
     findings.report_size(part, made.backup, earlier)
     return made.backup
 
@@ -381,7 +391,9 @@ def report_newest(state: State, part: Part) -> None:
     newest = max(state.known, key=lambda backup: backup.finished)
     verifications = engine.verify_chain(newest.label, quick=True)
     age = (datetime.now(timezone.utc) - newest.finished).total_seconds()
-    findings.report_newest(part, engine.repository.backup(newest.label), verifications, age)
+    backup = engine.repository.backup(newest.label)
+    findings.report_newest(part, backup, verifications, age)
+    findings.report_lacks(backup, state.unavailable, part)
     part.metric("repository_free_bytes", engine.repository.free_bytes(), "bytes")
 
 
@@ -395,9 +407,18 @@ def expire(state: State, part: Part) -> None:
             continue
         part.change("backup", label, human_bytes(size), f"expired: {reason}")
     for store in state.policy.stores:
-        store.tidy(state.engine.repository, part)
+        tidy(store, state, part)
     left = {backup.label for backup in state.engine.list()}
     findings.report_retention(part, decided, state.policy.rules, "went", failed=left & set(decided.going))
+
+
+def tidy(store: Store, state: State, part: Part) -> None:
+    if store.name in state.unavailable:
+        return
+    try:
+        store.tidy(state.engine.repository, part)
+    except UnavailableError as error:
+        findings.report_not_removed(f"what nobody needs in the store {store.name}", error, part)
 
 
 def remove_leftovers(engine: Engine, policy: Policy, part: Part) -> None:
@@ -428,11 +449,11 @@ def foretell(state: State, part: Part) -> None:
         part.change("leftover", name, "present", "would be removed")
     decision = choose(state)
     if decision.due:
-        needed = predicted_bytes(state, order_for(decision, state.policy))
+        needed = predicted_bytes(state, order_for(decision, state))
         has_room(state, needed, part)
         words = f"{decision.type}, about {human_bytes(needed)} ({decision.why})"
         part.change("backup", f"new backup of {state.engine.repository.cluster}", "absent", words)
-        for store in order_for(decision, state.policy).stores:
+        for store in order_for(decision, state).stores:
             store.foretell(state.engine.repository, part)
         chain = (*next((b.chain for b in state.known if b.label == decision.parent), ()), "new")
         expected = Known("new", decision.type, chain, datetime.now(timezone.utc))

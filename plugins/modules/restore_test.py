@@ -276,6 +276,7 @@ def act(plan: Plan, state: State, source: Source, beyond: Beyond, part: Part) ->
     with repository.in_use(state.backup.label, dict(plan.holder)):
         fetched = source.fetch(state.backup, part)
         rto = prove(plan, part) if fetched is not None else None
+        proof.check_whole(state.backup, part)
         redis = redis_test.NOTHING
         if rto is not None:
             redis = redis_test.prove(plan_redis(plan, state, source.params["redis_assertions"]), part)

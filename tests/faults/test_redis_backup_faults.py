@@ -159,7 +159,7 @@ def test_too_little_room_is_told_before_anything_is_written(platform: Platform) 
 
 
 @pytest.mark.parametrize("harm", ["down", "wrong password"])
-def test_a_server_that_cannot_be_copied_fails_the_backup_before_it_begins(
+def test_a_server_that_cannot_be_copied_fails_the_run_and_costs_the_databases_nothing(
     platform: Platform, redis: RedisServer, harm: str
 ) -> None:
     server = redis.option("shop")
@@ -171,7 +171,32 @@ def test_a_server_that_cannot_be_copied_fails_the_backup_before_it_begins(
     assert shown["failed"]
     assert ("Connection refused" if harm == "down" else "WRONGPASS") in shown["msg"]
     assert "chalk" not in str({**shown, "invocation": ""})
-    assert list(platform.root.glob("main/*")) == []
+    assert checks_by_name(shown)["store redis"]["status"] == "failed"
+    (backup,) = platform.repository.backups()
+    assert backup.absent == ("redis",)
+    assert "chalk" not in str(backup.metadata)
+
+
+def test_a_server_that_dies_while_it_is_copied_costs_the_databases_nothing(
+    platform: Platform, redis: RedisServer
+) -> None:
+    redis.do("CONFIG", "SET", "rdb-key-save-delay", 3000)
+    process = module_process("backup", platform.backup_options())
+    try:
+        wait_until(
+            lambda: any(path.stat().st_size for path in platform.root.glob("main/.partial-*/redis/0.rdb")),
+            process.poll,
+        )
+        redis.stop()
+    finally:
+        said, _errors = process.communicate()
+    assert "store redis" in said
+    (backup,) = platform.repository.backups()
+    assert backup.absent == ("redis",)
+    assert not os.path.exists(backup.path("redis")), "what had come of it is gone"
+    shown = platform.verify()
+    assert checks_by_name(shown)["stores in the newest backup"]["status"] == "failed"
+    assert checks_by_name(shown)["bytes of the backups"]["status"] == "passed"
 
 
 def test_a_lost_file_fails_verification_and_restore_test(platform: Platform) -> None:

@@ -94,7 +94,8 @@ class ResticSite:
             metadata = {"format": FORMAT, "label": label, "type": "full", "files": files}
             stores = {store.name: saved.facts}
             more = {"application_files": list(saved.application_files), "finished": f"{datetime.now(UTC):%FT%TZ}"}
-            write_metadata(directory, {**metadata, **more, "stores": stores})
+            lacks = {store.name: saved.lacking} if saved.lacking else {}
+            write_metadata(directory, {**metadata, **more, "stores": stores, "lacks": lacks})
         store.report(part)
         return repository.backup(label)
 

@@ -213,3 +213,11 @@ def test_segments_that_the_description_does_not_name_are_missed() -> None:
 def test_a_database_without_a_dump_is_missed() -> None:
     look = described(databases={"shop": {"file": "dump/1.dump"}})
     assert [problem.words for problem in empty_dumps(look)] == ["the backup has no dump of the database shop"]
+
+
+def test_what_the_newest_backup_lacks_is_told_and_what_older_ones_lacked_is_history() -> None:
+    lacking = backup("b", HOUR, lacks={"restic": "its host is down"})
+    assert found(facts(backup("a", DAY), lacking)) == {
+        "stores in the newest backup": ["b lacks the store restic: its host is down"]
+    }
+    assert found(facts(backup("a", DAY, lacks={"redis": "it was down"}), backup("b", HOUR))) == {}

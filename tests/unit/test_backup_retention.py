@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import (
@@ -201,6 +202,50 @@ def test_killed_between_two_removals_no_chain_is_ever_cut_below() -> None:
         for label in expirable(backups, NOW, Rules(1, timedelta(0))):
             del left[label]
             assert not [other for other in left.values() if label in other.chain]
+
+
+# -- backups that lack a store, because it could not be had --
+
+
+def lacking(label: str, age: timedelta, on: Known | None = None) -> Known:
+    more: dict[str, Any] = {"lacking": True, "absent": ("restic",)}
+    made = incremental(label, on, age) if on else full(label, age)
+    return made._replace(**more)
+
+
+def test_one_that_lacks_a_store_is_young_enough_only_while_that_cannot_be_had() -> None:
+    known = [full("f", 2 * DAY), lacking("g", 1 * HOUR)]
+    assert decide(known, NOW, **DAILY, unavailable={"restic"}).due is False
+    decision = decide(known, NOW, **DAILY)
+    assert decision[:3] == (True, "incremental", "g")
+    assert "lacks restic" in decision.why
+    # Of one that has a part of it, the next is made in its time.
+    assert decide([known[1]._replace(absent=())], NOW, **DAILY).due is False
+
+
+def test_the_only_one_with_the_files_stays_however_many_without_them_follow() -> None:
+    known = [full("old", 300 * DAY), *(lacking(f"g{age}", age * DAY) for age in range(200, 0, -20))]
+    rules = Rules(1, timedelta(0), keep_daily=2, keep_monthly=1)
+    assert "old" not in expirable(known, NOW, rules)
+    assert "the newest that lacks nothing" in reasons_to_stay(known, NOW, rules)["old"]
+
+
+def test_no_rule_counts_one_that_lacks_a_store_in_the_place_of_one_that_does_not() -> None:
+    """Whatever stays while there are none of them, stays when there are some."""
+    chance = random.Random(9)
+    saved = 0
+    for _round in range(700):
+        backups, rules = history(chance), some_rules(chance)
+        others = []
+        for number in range(chance.randrange(1, 6)):
+            age = timedelta(hours=chance.uniform(-50, 2400))
+            on = chance.choice(backups) if backups and chance.random() < 0.5 else None
+            others.append(lacking(f"l{number}", age, on))
+        before = set(expirable(backups, NOW, rules))
+        assert set(expirable([*backups, *others], NOW, rules)) - {one.label for one in others} <= before
+        pretended = [one._replace(lacking=False) for one in others]
+        saved += len(set(expirable([*backups, *pretended], NOW, rules)) & {b.label for b in backups} - before)
+    assert saved > 20, "else this shows nothing"
 
 
 def test_a_backup_half_the_size_of_the_last_is_suspicious() -> None:

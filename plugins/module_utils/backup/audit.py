@@ -129,6 +129,12 @@ def too_old(facts: Facts) -> list[str]:
     return [f"{_ago(age)} ({label})"] if age > facts.limits.max_age else []
 
 
+def lacking_stores(facts: Facts) -> list[str]:
+    """What the newest backup should hold but does not, as it could not be had when the backup was made."""
+    newest = facts.backups[-1:]
+    return [f"{b.label} lacks the store {name}: {why}" for b in newest for name, why in b.lacks.items()]
+
+
 def suspiciously_small(facts: Facts) -> list[str]:
     """What is much smaller in the newest backup than the same was in earlier ones."""
     return shrunk_parts(facts.backups[-1], facts.backups[:-1]) if facts.backups else []
@@ -256,6 +262,14 @@ CHECKS: tuple[Check, ...] = (
         "a backup that can be restored, to a point within max_age",
         "See why the activity backup made none since.",
         _age_in_words,
+    ),
+    Check(
+        "stores in the newest backup",
+        lacking_stores,
+        "failed",
+        "all that the activity backup is to save beside the databases",
+        "See what kept it from being saved, and run the activity backup again.",
+        _count,
     ),
     Check(
         "size of the newest backup",

@@ -44,6 +44,8 @@ class Order(t.NamedTuple):
     parent: str
     started: datetime
     stores: tuple[Store, ...] = ()
+    # The stores that are wanted too but cannot be had now, each with the reason.
+    lacks: t.Mapping[str, str] = {}
     dump: bool = True
     max_block: float = 1.0
     manifest_checksums: str = "CRC32C"

@@ -55,12 +55,37 @@ def report_created(part: Part, made: Made, max_block: float, seconds: float) -> 
             observed=f"{len(metadata['databases'])} databases, {human_bytes(sizes['dump'])}",
         )
     for store in seen.stores:
-        store.report(part)
+        if store.name not in backup.absent:
+            store.report(part)
     _report_point(part, made, max_block)
     _report_metrics(part, backup, seen, seconds)
     part.change("backup", backup.label, "absent", f"{backup.type}, {human_bytes(metadata['bytes'])}")
     path = backup.path(METADATA)
     part.artifact(path, sha256_of(path), metadata["bytes"])
+
+
+def report_unavailable(name: str, error: MaintenanceError, part: Part) -> None:
+    """A store that is wanted cannot be had now."""
+    part.check(
+        f"store {name}",
+        "failed",
+        expected="all that it holds saved with the backup",
+        observed=error.in_short(),
+        advice=f"{error.advice} The databases are backed up without it; older backups that have it stay.",
+    )
+
+
+def report_lacks(backup: Backup, told: t.Container[str], part: Part) -> None:
+    """What *backup* lacks, except for stores of which that was *told* already."""
+    for name, reason in backup.lacks.items():
+        if name not in told:
+            part.check(
+                f"store {name}",
+                "failed",
+                expected="all that it holds saved with the backup",
+                observed=f"it is not in {backup.label}: {reason}",
+                advice="Run the activity backup again when it can be had. Older backups that have it stay.",
+            )
 
 
 def _report_point(part: Part, made: Made, max_block: float) -> None:

@@ -12,6 +12,7 @@ import os
 import typing as t
 from datetime import datetime, timedelta, timezone
 
+from ..errors import MaintenanceError, UnavailableError
 from ..options import read_at_least, read_duration, read_size, reading
 from ..quantities import human_bytes
 from ..result import Part
@@ -52,9 +53,25 @@ class State(t.NamedTuple):
     server: Server
     known: list[Known]
     leftovers: list[str]
+    # The stores that are wanted but cannot be had now, each with the reason.
+    unavailable: t.Mapping[str, str]
 
 
-def measure(engine: Engine, server: Server, policy: Policy, part: Part) -> State:
+def prepare_stores(policy: Policy, repository: Repository, part: Part) -> dict[str, UnavailableError]:
+    """Let each store that is wanted see whether it can be saved; returns those that cannot be had now."""
+    found = {}
+    for store in policy.stores:
+        if store.wanted:
+            try:
+                store.prepare(repository, part)
+            except UnavailableError as error:
+                found[store.name] = error
+    return found
+
+
+def measure(
+    engine: Engine, server: Server, policy: Policy, part: Part, unavailable: t.Mapping[str, MaintenanceError]
+) -> State:
     """Which backups are there, and whether they look sound: the newest chain is looked at, by names and sizes."""
     repository = engine.repository
     ours, damaged = engine.list(), repository.damaged()
@@ -76,7 +93,8 @@ def measure(engine: Engine, server: Server, policy: Policy, part: Part) -> State
     newest = backups[-1].chain if backups else []
     unsound = {label for label in newest if not engine.verify(label, quick=True).sound}
     every = [known(repository, backup, unsound) for backup in backups]
-    return State(engine, policy, server, every, repository.leftovers())
+    reasons = {name: error.in_short() for name, error in unavailable.items()}
+    return State(engine, policy, server, every, repository.leftovers(), reasons)
 
 
 def _tell_noted_damage(repository: Repository, backups: t.Sequence[Backup], part: Part) -> None:
@@ -103,6 +121,8 @@ def known(repository: Repository, backup: Backup, unsound: t.Container[str] = ()
         sound=backup.label not in unsound and not repository.noted_damage(backup.label),
         proven=repository.proof(backup) is not None,
         in_use=repository.is_in_use(backup.label),
+        lacking=bool(backup.lacks),
+        absent=backup.absent,
     )
 
 
@@ -114,7 +134,12 @@ def choose(state: State) -> Decision:
         refused = refused or f"the server is on timeline {state.server.timeline} by now"
     policy, moment = state.policy, datetime.now(timezone.utc)
     return decide(
-        state.known, moment, interval=policy.interval, full_every=policy.full_every, incremental_refused=refused
+        state.known,
+        moment,
+        interval=policy.interval,
+        full_every=policy.full_every,
+        incremental_refused=refused,
+        unavailable=state.unavailable,
     )
 
 
@@ -145,12 +170,14 @@ def settle(state: State, part: Part) -> tuple[Decision, State]:
     return Decision(True, "full", "", f"{', '.join(sorted(problems))} is damaged"), state
 
 
-def order_for(decision: Decision, policy: Policy) -> Order:
+def order_for(decision: Decision, state: State) -> Order:
+    policy = state.policy
     return Order(
         decision.type,
         decision.parent,
         datetime.now(timezone.utc),
-        stores=tuple(store for store in policy.stores if store.wanted),
+        stores=tuple(store for store in policy.stores if store.wanted and store.name not in state.unavailable),
+        lacks=state.unavailable,
         dump=policy.dump,
         max_block=policy.max_block,
         timeout=policy.timeout,

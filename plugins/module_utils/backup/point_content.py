@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import fingerprint
 from ..catalog import record as catalog_record
-from ..errors import MaintenanceError
+from ..errors import MaintenanceError, UnavailableError
 from .consistent_point import Point, Session, consistent_point, plain_point
 from .dump import DumpBlockedError, dump_database, dump_globals
 from .engine import Order
 from .programs import Written
 from .repository import Repository
-from .stores.store import Making, Saved
+from .stores.store import Making, Saved, Store
 
 # How many points to try when statements that change tables come in between.
 _POINTS = 4
@@ -57,6 +57,7 @@ class PointContent:
         self.written: dict[str, Written] = {}
         self._metadata: dict[str, t.Any] = {}
         self._saved: dict[str, Saved] = {}
+        self._lacks: dict[str, str] = {}
         self._makings: list[Making] = []
 
     def take(self, names: list[str], environment: dict[str, str]) -> None:
@@ -81,7 +82,9 @@ class PointContent:
         """What ``backup.json`` says of it."""
         application_files = [entry for saved in self._saved.values() for entry in saved.application_files]
         stores = {name: saved.facts for name, saved in self._saved.items()}
-        return {**self._metadata, "application_files": application_files, "stores": stores}
+        not_whole = {name: saved.lacking for name, saved in self._saved.items() if saved.lacking}
+        lacks = {**self.order.lacks, **self._lacks, **not_whole}
+        return {**self._metadata, "application_files": application_files, "stores": stores, "lacks": lacks}
 
     def abandon(self) -> None:
         """Take back what the stores did outside of the backup, which does not come about."""
@@ -111,6 +114,7 @@ class PointContent:
                 os.unlink(self._path(path))
         self.written.clear()
         self._saved.clear()
+        self._lacks.clear()
 
     def _record(self, point: Point, names: list[str], environment: dict[str, str]) -> None:
         sessions = {session.database: session for session in point.sessions if not point.reason}
@@ -142,9 +146,20 @@ class PointContent:
     def _save(self, making: Making) -> None:
         """Let each store save what it is for, one after the other."""
         for store in self.order.stores:
-            with self._timed(store.name):
-                self._saved[store.name] = store.create(making)
+            try:
+                with self._timed(store.name):
+                    self._saved[store.name] = store.create(making)
+            except UnavailableError as error:
+                self._do_without(store, making, error)
+                continue
             self.written.update(self._saved[store.name].written)
+
+    def _do_without(self, store: Store, making: Making, error: UnavailableError) -> None:
+        """What cannot be had costs the databases nothing: their backup is made, and says what it lacks."""
+        self._lacks[store.name] = error.in_short()
+        with contextlib.suppress(MaintenanceError, OSError):
+            store.abandon(making)
+        shutil.rmtree(self._path(store.name), ignore_errors=True)
 
     def _dump(self, number: int, name: str, session: Session | None, environment: dict[str, str]) -> None:
         path = f"dump/{number}.dump"

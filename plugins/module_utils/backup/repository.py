@@ -59,6 +59,16 @@ class Backup(t.NamedTuple):
         return str(self.metadata["engine"]) == "core"
 
     @property
+    def lacks(self) -> dict[str, str]:
+        """The stores that could not be saved when it was made, or not as a whole, each with the reason."""
+        return dict(self.metadata.get("lacks") or {})
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Those of them that it holds nothing of."""
+        return tuple(name for name in self.lacks if name not in self.metadata["stores"])
+
+    @property
     def chain(self) -> list[str]:
         """The labels that a restore needs, the full one first, this one last."""
         return list(self.metadata["chain"])

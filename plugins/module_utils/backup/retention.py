@@ -22,6 +22,9 @@ class Known(t.NamedTuple):
     sound: bool = True
     proven: bool = False
     in_use: bool = False
+    # Whether there is more that it should hold; and the stores that it holds nothing of.
+    lacking: bool = False
+    absent: tuple[str, ...] = ()
 
 
 class Rules(t.NamedTuple):
@@ -66,10 +69,10 @@ def is_whole(backup: Known, by_label: t.Mapping[str, Known]) -> bool:
     return all(member in by_label and by_label[member].sound for member in backup.chain)
 
 
-def newest_whole(backups: t.Iterable[Known]) -> Known | None:
-    """The newest backup that can be restored, as far as is known."""
+def newest_whole(backups: t.Iterable[Known], *, lacking: bool = True) -> Known | None:
+    """The newest backup that can be restored, as far as is known; without those *lacking* something, if told so."""
     by_label = {backup.label: backup for backup in backups}
-    whole = [backup for backup in by_label.values() if is_whole(backup, by_label)]
+    whole = [backup for backup in by_label.values() if is_whole(backup, by_label) and (lacking or not backup.lacking)]
     return max(whole, key=lambda backup: backup.finished, default=None)
 
 
@@ -80,22 +83,26 @@ def decide(
     interval: timedelta,
     full_every: timedelta,
     incremental_refused: str = "",
+    unavailable: t.Container[str] = (),
 ) -> Decision:
     """Whether a backup is due at *moment*, and of which type.
 
-    *incremental_refused* says why an incremental one is not possible at all on this server; empty when it is.
+    *incremental_refused* says why an incremental one is not possible at all on this server; empty when it is. One that
+    has nothing of a store is not enough, unless that is still *unavailable*.
     """
     newest = newest_whole(backups)
     if newest is None:
         why = f"none of the {len(backups)} backups is sound" if backups else "there is no backup yet"
         return Decision(True, "full", "", why)
     age = moment - newest.finished
-    if -CLOCK_TOLERANCE <= age < interval:
+    to_be_had = [name for name in newest.absent if name not in unavailable]
+    if -CLOCK_TOLERANCE <= age < interval and not to_be_had:
         return Decision(False, newest.type, "", f"{newest.label} is young enough")
     why_full = incremental_refused or _why_full(backups, newest, moment, full_every)
     if why_full:
         return Decision(True, "full", "", why_full)
-    return Decision(True, "incremental", newest.label, f"it builds on {newest.label}")
+    lacking = f", which lacks {', '.join(to_be_had)}" if to_be_had else ""
+    return Decision(True, "incremental", newest.label, f"it builds on {newest.label}{lacking}")
 
 
 def _why_full(backups: t.Sequence[Known], newest: Known, moment: datetime, full_every: timedelta) -> str:
@@ -113,8 +120,9 @@ def _why_full(backups: t.Sequence[Known], newest: Known, moment: datetime, full_
 def reasons_to_stay(backups: t.Sequence[Known], moment: datetime, rules: Rules) -> dict[str, list[str]]:
     """Why each backup is kept; one without a reason may be removed.
 
-    Whatever the rules say, these stay: the newest that can be restored, the newest proven one, what is in use, and all
-    that a kept one builds on. Where nothing can be restored, nothing goes.
+    Whatever the rules say, these stay: the newest that can be restored, the newest of those that lack nothing, the
+    newest proven one, what is in use, and all that a kept one builds on. Where nothing can be restored, nothing goes.
+    One that lacks a store is kept as any other, but takes no other's place: the rules count without it, too.
     """
     by_label = {backup.label: backup for backup in backups}
     reasons: dict[str, list[str]] = {backup.label: [] for backup in backups}
@@ -122,6 +130,7 @@ def reasons_to_stay(backups: t.Sequence[Known], moment: datetime, rules: Rules) 
     if newest is None:
         return {label: ["nothing can be restored, so nothing goes"] for label in reasons}
     reasons[newest.label].append("the newest that can be restored")
+    _keep_lacking_nothing(backups, newest, reasons)
     for label in _newest_proven(by_label):
         reasons[label].append("the newest that a restore test proved")
     for backup in backups:
@@ -132,8 +141,10 @@ def reasons_to_stay(backups: t.Sequence[Known], moment: datetime, rules: Rules) 
     _count_full(backups, rules.keep_full, reasons)
     whole = sorted((b for b in backups if is_whole(b, by_label)), key=lambda b: b.finished, reverse=True)
     for name, count, period in rules.calendar():
-        for label, words in _newest_of_periods(whole, count, period).items():
-            reasons[label].append(f"{name}: the newest of {words}")
+        of_all = _newest_of_periods(whole, count, period)
+        of_these = _newest_of_periods([b for b in whole if not b.lacking], count, period)
+        for label, words in {**of_these, **of_all}.items():
+            reasons[label].append(f"{name}: the newest of {words}" + ("" if label in of_all else " that lacks nothing"))
     for label in [label for label, found in reasons.items() if found]:
         for member in by_label[label].chain[:-1]:
             if member in reasons and not reasons[member]:
@@ -141,11 +152,22 @@ def reasons_to_stay(backups: t.Sequence[Known], moment: datetime, rules: Rules) 
     return reasons
 
 
+def _keep_lacking_nothing(backups: t.Sequence[Known], newest: Known, reasons: dict[str, list[str]]) -> None:
+    """What the *newest* may lack, an older one has."""
+    complete = newest_whole(backups, lacking=False)
+    for backup in backups:
+        if complete is None and not backup.lacking:
+            reasons[backup.label].append("nothing that lacks nothing can be restored")
+        elif backup == complete != newest:
+            reasons[backup.label].append("the newest that lacks nothing")
+
+
 def _count_full(backups: t.Sequence[Known], keep_full: int, reasons: dict[str, list[str]]) -> None:
     """Keep the newest sound full backups, and all that builds on them."""
     count = max(1, keep_full)
     fulls = sorted((b for b in backups if b.type == "full" and b.sound), key=lambda b: b.finished, reverse=True)
-    kept = {backup.label for backup in fulls[:count]}
+    complete = {backup.chain[0] for backup in backups if backup.sound and not backup.lacking}
+    kept = {b.label for b in [*fulls[:count], *[b for b in fulls if b.label in complete][:count]]}
     for backup in backups:
         if backup.chain[0] in kept:
             what = "is" if backup.label in kept else "builds on"

@@ -13,7 +13,7 @@ import contextlib
 import socket
 import typing as t
 
-from ..errors import MaintenanceError
+from ..errors import MaintenanceError, UnavailableError
 
 # Strings come as bytes, statuses as str; an error inside of an array stays a value of it.
 Reply = t.Union[None, int, str, bytes, "RedisError", t.List["Reply"]]
@@ -46,7 +46,7 @@ _ADVICE = {
 }
 
 
-class RedisError(MaintenanceError):
+class RedisError(UnavailableError):
     """The server answered with an error; ``code`` is its first word (``NOAUTH``, ``LOADING``, ``ERR`` …)."""
 
     def __init__(self, what: str, *, where: str, said: str) -> None:
@@ -89,7 +89,7 @@ class Redis:
                 raise
             return connection
         except (OSError, OverflowError) as error:
-            raise MaintenanceError(
+            raise UnavailableError(
                 "connect to Redis",
                 where=self.where,
                 expected="a server that takes connections",
@@ -177,7 +177,7 @@ class Redis:
             raise self._lost(what, _words_of(error)) from None
 
     def _lost(self, what: str, observed: str) -> MaintenanceError:
-        return MaintenanceError(
+        return UnavailableError(
             what,
             where=self.where,
             expected="a server that answers",

@@ -12,7 +12,7 @@ import uuid
 from datetime import datetime, timedelta, timezone
 
 from ..backup.repository import format_time, now
-from ..errors import MaintenanceError
+from ..errors import MaintenanceError, UnavailableError
 from . import keyspace, snapshot
 from .client import Redis, RedisError, text_of
 
@@ -68,7 +68,7 @@ def describe(server: Redis) -> dict[str, t.Any]:
     if info.get("loading") == "1":
         raise RedisError("ask Redis for its state", where=server.where, said="LOADING it is loading its data")
     if info.get("role") == "slave" and info.get("master_link_status") != "up":
-        raise MaintenanceError(
+        raise UnavailableError(
             "back up a replica",
             where=server.where,
             expected="one that is connected to its master",

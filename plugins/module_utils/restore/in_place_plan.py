@@ -47,6 +47,14 @@ def show(wish: Wish, found: Journal | None, part: Part) -> None:
         f"{format_lsn(wal.reach.end)}, timeline {wal.timeline}"
         + (f"; {wal.reach.missing} is missing, {len(wal.behind_gap)} lie behind it" if wal.behind_gap else ""),
     )
+    if aim.backup.lacks:
+        part.check(
+            "stores in the backup",
+            "warned",
+            expected="all that the activity backup is to save beside the databases",
+            observed="; ".join(f"{name}: {why}" for name, why in aim.backup.lacks.items()),
+            advice="An earlier backup may hold it: restore the databases from this one, and the rest from that one.",
+        )
     _show_room(wish, found, part)
     part.require("predicted time", True, expected="an estimate", observed=_prediction(wish))
     _show_place(wish, found, part)

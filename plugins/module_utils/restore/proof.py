@@ -77,6 +77,20 @@ def check_newest(state: State, repository: Repository, part: Part) -> None:
         )
 
 
+def check_whole(backup: Backup, part: Part) -> None:
+    """What the backup should hold and does not: it is then no proven one, however well its databases do."""
+    lacking = [f"{name}: {reason}" for name, reason in backup.lacks.items()]
+    if lacking:
+        part.require(
+            "stores in the backup",
+            False,
+            expected="all that the activity backup is to save beside the databases",
+            observed="; ".join(lacking),
+            advice="Its databases were restored and compared, but it is not proven. See what kept the rest from being "
+            "saved, and run the activity backup again.",
+        )
+
+
 def keep(state: State, repository: Repository, facts: dict[str, t.Any], part: Part) -> None:
     """Keep what *part* holds as the proof of the backup."""
     metrics = {name: metric["value"] for name, metric in part.metrics.items()}

@@ -73,6 +73,12 @@ def report_files(copied: Copied, part: Part) -> None:
     )
 
 
+def lacking(copies: t.Iterable[Copied]) -> str:
+    """What could not be read, in words; what is not there cannot be missed by comparing a restored copy with a list."""
+    found = [f"{len(one.unreadable)} of {one.source}: {_some(one.unreadable)}" for one in copies if one.unreadable]
+    return f"unreadable were {'; '.join(found)}" if found else ""
+
+
 def _some(paths: t.Sequence[str]) -> str:
     return ", ".join(shown(path) for path in paths[:_NAMED]) + (" …" if len(paths) > _NAMED else "")
 

@@ -16,7 +16,7 @@ from ..files import Copied
 from ..programs import Written
 from ..remote_files import trees_of
 from ..repository import Backup, Repository
-from .application_files import compare, lay_down, read_manifest, refuse_to_hold, report_files
+from .application_files import compare, lacking, lay_down, read_manifest, refuse_to_hold, report_files
 from .store import Making, Restored, Saved, Store
 
 
@@ -65,7 +65,8 @@ class CopiedFiles(Store):
             }
             for number, copied in enumerate(self.copies)
         ]
-        return Saved({}, {FILES_MANIFEST: Written(sha256_of(manifest), os.path.getsize(manifest))}, entries)
+        written = {FILES_MANIFEST: Written(sha256_of(manifest), os.path.getsize(manifest))}
+        return Saved({}, written, entries, lacking(self.copies))
 
     def report(self, part: Part) -> None:
         for copied in self.copies:

@@ -61,6 +61,8 @@ class Saved(t.NamedTuple):
     written: dict[str, Written]
     # Application directories: their source, and the count and bytes of their files.
     application_files: t.Sequence[dict[str, t.Any]] = ()
+    # What of it could not be saved, in words; the backup is then not taken for whole.
+    lacking: str = ""
 
 
 class Restored(t.NamedTuple):
@@ -96,7 +98,10 @@ class Store(abc.ABC):
         return backup.metadata.get("stores", {}).get(self.name)
 
     def prepare(self, repository: Repository, part: Part) -> None:
-        """Refuse, by MaintenanceError, what could not be saved, before anything is written."""
+        """Refuse, by MaintenanceError, what could not be saved, before anything is written.
+
+        An UnavailableError says that it cannot be had now: the backup is then made without it.
+        """
 
     def plan(self) -> int:
         """Bytes that it will need in the backup."""
@@ -107,7 +112,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def create(self, making: Making) -> Saved:
-        """Save everything; raises MaintenanceError or OSError, and the backup then does not come about."""
+        """Save everything; raises MaintenanceError or OSError, and the backup then does not come about.
+
+        An UnavailableError alone says that it cannot be had now: the backup then comes about without it.
+        """
 
     def abandon(self, making: Making) -> None:
         """Take back what :meth:`create` did outside of the backup; its directory there is removed anyway."""

@@ -16,7 +16,7 @@ import os
 import time
 import typing as t
 
-from ....errors import MaintenanceError
+from ....errors import MaintenanceError, MissingToolError, UnavailableError
 from ....files import sha256_of, write_json
 from ....options import read_duration
 from ....quantities import human_bytes
@@ -26,7 +26,7 @@ from ...files import Copied, tree_bytes
 from ...programs import Written
 from ...remembered import Parts, Remembered
 from ...repository import Backup, Repository
-from ..application_files import Manifest, compare, read_manifest, refuse_to_hold, report_files
+from ..application_files import Manifest, compare, lacking, read_manifest, refuse_to_hold, report_files
 from ..store import Making, Restored, Saved, Store
 from . import checking
 from .location import Location, read_location
@@ -88,13 +88,14 @@ class ResticFiles(Store):
                 observed="database_host names another one",
                 advice="Run the backup on the host of the files, or set files_engine to copy.",
             )
-        restic = self._open()
         refuse_to_hold(self.directories, repository.root)
+        _refuse_links(self.directories)
+        restic = self._open()
         if not restic.location.remote:
             refuse_to_hold(self.directories, restic.location.path)
-        _refuse_links(self.directories)
         try:
-            identity = restic.identity()
+            with _unavailable_otherwise():
+                identity = restic.identity()
         except NoRepositoryError as missing:
             _refuse_to_begin_anew(restic.location, repository, missing)
         else:
@@ -118,10 +119,11 @@ class ResticFiles(Store):
 
     def create(self, making: Making) -> Saved:
         restic = self._open()
-        identity = _begin(restic)
         os.mkdir(os.path.join(making.directory, self.name), 0o700)
         earlier = self._newest_manifest(making.earlier)
-        self.taken = save(restic, self.directories, tags_for(making.label, making.repository.cluster), earlier)
+        with _unavailable_otherwise():
+            identity = _begin(restic)
+            self.taken = save(restic, self.directories, tags_for(making.label, making.repository.cluster), earlier)
         manifest = os.path.join(making.directory, MANIFEST)
         write_json(manifest, self.taken.listed.manifest)
         facts = {
@@ -131,7 +133,8 @@ class ResticFiles(Store):
             "data_added": self.taken.data_added,
         }
         written = {MANIFEST: Written(sha256_of(manifest), os.path.getsize(manifest))}
-        return Saved(facts, written, [_entry(copied) for copied in self.taken.listed.copies])
+        copies = self.taken.listed.copies
+        return Saved(facts, written, [_entry(copied) for copied in copies], lacking(copies))
 
     def _newest_manifest(self, earlier: t.Sequence[Backup]) -> Manifest:
         for backup in reversed(earlier):
@@ -247,6 +250,17 @@ class ResticFiles(Store):
         return self._open(facts["repository"])
 
 
+@contextlib.contextmanager
+def _unavailable_otherwise() -> t.Iterator[None]:
+    """Whatever keeps restic from its work on the repository, the databases need none of it."""
+    try:
+        yield
+    except (UnavailableError, MissingToolError):
+        raise
+    except MaintenanceError as error:
+        raise UnavailableError.of(error) from None
+
+
 def _begin(restic: Restic) -> str:
     """The id of the repository, which is made when there is none."""
     try:
@@ -261,7 +275,7 @@ def _refuse_to_begin_anew(location: Location, repository: Repository, missing: N
     for backup in repository.backups():
         facts = backup.metadata.get("stores", {}).get(ResticFiles.name)
         if facts and facts["repository"] == location.name:
-            raise MaintenanceError(
+            raise UnavailableError(
                 missing.what,
                 where=location.name,
                 expected=f"the repository that holds the files of {backup.label}",

@@ -13,7 +13,7 @@ import shlex
 import stat
 import typing as t
 
-from ....errors import MaintenanceError
+from ....errors import MaintenanceError, UnavailableError
 from ....ssh.login import Login, read_login_option
 from ....ssh.openssh import command
 
@@ -61,7 +61,7 @@ def _remote(user: str, host: str, ssh: t.Mapping[str, t.Any]) -> Login:
 
 
 def refuse_key_file(path: str) -> None:
-    """Raise MaintenanceError unless *path* is a file with a password that nobody but its owner can read or change."""
+    """Raise UnavailableError unless *path* is a file with a password that nobody but its owner can read or change."""
     expected, observed = "a file with the password of the repository, that only its owner can read", ""
     try:
         status = os.lstat(path) if path else None
@@ -81,7 +81,7 @@ def refuse_key_file(path: str) -> None:
         observed = "we may not read it"
     else:
         return
-    raise MaintenanceError(
+    raise UnavailableError(
         "read the key of the restic repository",
         where=path or "restic_key_file",
         expected=expected,

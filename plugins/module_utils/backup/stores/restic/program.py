@@ -20,7 +20,7 @@ import time
 import typing as t
 from datetime import datetime, timezone
 
-from ....errors import MaintenanceError
+from ....errors import MaintenanceError, UnavailableError
 from ....processes import last_words, require_program, run
 from ....ssh.errors import from_openssh
 from ....ssh.openssh import command
@@ -50,7 +50,7 @@ _UNREACHABLE = re.compile(
 _CHATTER = re.compile(r"^(subprocess ssh: Warning: Permanently added|unable to create temporary directory for cache)")
 
 
-class NoRepositoryError(MaintenanceError):
+class NoRepositoryError(UnavailableError):
     """There is no repository where one should be."""
 
 
