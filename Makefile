@@ -43,8 +43,8 @@ test-long: setup-test ## Run the tests that take minutes
 	@python -m pytest -m long $(PYTEST_ARGS)
 
 .PHONY: test-checks
-test-checks: setup-test ## Switch off each check of backup verification, and see that a test notices
-	@scripts/without_each_check
+test-checks: setup-test ## Switch off each check of backups, restore tests and mirrors, and see that a test notices
+	@scripts/without_each_check --jobs $(TEST_WORKERS)
 
 .PHONY: lint
 lint: setup-test ## Check the code with ruff, mypy, yamllint and ansible-lint
