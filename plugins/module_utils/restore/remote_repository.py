@@ -125,7 +125,7 @@ class RemoteSource(Source):
                 f"configuration here (repo1-host), copy {self.there}, which holds the rest, to a repository here, and "
                 "leave repository_ssh empty.",
             )
-        self.params.update(_restic_there(chosen, self.params, self.remote))
+        self.params.update(restic_there(chosen, self.params, self.remote))
         for name in {*chosen["chain"], *(one for one in raw if one > chosen["label"] and one not in sound)}:
             if name in sound:
                 self._copy(name, only=_DESCRIPTION)
@@ -214,7 +214,7 @@ class RemoteSource(Source):
             raise _not_read(self.remote, error) from None
 
 
-def _restic_there(chosen: t.Mapping[str, t.Any], params: t.Mapping[str, t.Any], remote: Login) -> dict[str, t.Any]:
+def restic_there(chosen: t.Mapping[str, t.Any], params: t.Mapping[str, t.Any], remote: Login) -> dict[str, t.Any]:
     """Options that lead to a restic repository which was a directory of that host; none when there are some already."""
     path = str((chosen.get("stores") or {}).get("restic", {}).get("repository", ""))
     if not path.startswith("/") or params["restic_repository"] not in ("", path) or os.path.exists(path):
