@@ -315,6 +315,14 @@ def test_links_and_the_repository_itself_are_refused_as_sources(site: ResticSite
         site.back_up(files=[str(site.path.parent)])
 
 
+def test_files_of_another_host_are_refused_for_restic_reads_them_itself(site: ResticSite) -> None:
+    with pytest.raises(
+        MaintenanceError, match="Run the backup on the host of the files, or set files_engine to copy"
+    ) as told:
+        site.back_up(database_host="db1")
+    assert told.value.observed == "database_host names another one"
+
+
 # -- runs that end early, and others at work --
 
 
