@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.core import CoreEngine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
+from support.damage import append, flip, remove, truncate
 from support.modules import run_module
 from support.postgresql import postgres_server
 
@@ -71,14 +71,6 @@ def label_of(engine: CoreEngine, path: Path) -> str:
     return path.relative_to(engine.repository.directory).parts[0]
 
 
-def flip(path: Path, position: int, bit: int) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(position)
-        byte = stream.read(1)[0]
-        stream.seek(position)
-        stream.write(bytes([byte ^ 1 << bit]))
-
-
 def test_every_flipped_bit_is_found_in_every_kind_of_file(engine: CoreEngine) -> None:
     chance = random.Random(SEED)
     kinds = files_by_kind(engine.list())
@@ -101,19 +93,6 @@ def test_sound_backups_raise_no_alarm(engine: CoreEngine) -> None:
     problems = [engine.verify(backup.label).problems for _round in range(CLEAN_RUNS // 2) for backup in engine.list()]
     assert len(problems) == CLEAN_RUNS
     assert not any(problems)
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def append(path: Path) -> None:
-    with path.open("ab") as stream:
-        stream.write(b"\0")
 
 
 def exchange_for_link(path: Path) -> None:

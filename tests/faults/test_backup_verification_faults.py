@@ -18,6 +18,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.conten
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, format_time
 from ansible_collections.wellkept.maintenance.plugins.module_utils.lock import exclusive, is_free, shared
 from support.backups import BackupSite, backup_site
+from support.damage import flip
 from support.modules import checks_by_name, module_process, run_module
 from support.waiting import wait_until
 
@@ -191,14 +192,6 @@ def test_all_that_is_wrong_is_told_not_only_the_first(site: BackupSite) -> None:
 
 # When these are wrong, the rest of a backup, or of its base, is not looked at any more.
 KEYS = ("backup.json", "files.json", "base/backup_manifest", "base/PG_VERSION", "base/global/pg_control")
-
-
-def flip(path: Path, position: int, bit: int) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(position)
-        byte = stream.read(1)[0]
-        stream.seek(position)
-        stream.write(bytes([byte ^ 1 << bit]))
 
 
 def kind_of(path: str) -> str:

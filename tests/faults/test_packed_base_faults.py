@@ -16,6 +16,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.packed
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.packed.checking import ArchivesCheck
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, MissingToolError
+from support.damage import append, empty, flip, remove, truncate
 from support.modules import module_process, run_module
 from support.packed import Members, archives, fit_hash, forge, path_with, read_archive, wrapper, write_archive
 from support.postgresql import embedded_bin_dir, postgres_server
@@ -62,14 +63,6 @@ def both(site: RestoreSite) -> tuple[Backup, Backup]:
     return full, incremental
 
 
-def flip(path: Path, position: int, bit: int) -> None:
-    with path.open("r+b") as stream:
-        stream.seek(position)
-        byte = stream.read(1)[0]
-        stream.seek(position)
-        stream.write(bytes([byte ^ 1 << bit]))
-
-
 def test_there_are_several_archives_and_no_file_of_the_base_beside_them(site: RestoreSite) -> None:
     for backup in both(site):
         names = {path.name for path in Path(backup.path("base")).iterdir()}
@@ -92,23 +85,6 @@ def test_every_flipped_bit_is_found(site: RestoreSite) -> None:
     assert missed == []
     for _again in range(5):
         assert all(site.engine.verify(backup.label).sound for backup in both(site))
-
-
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def append(path: Path) -> None:
-    with path.open("ab") as stream:
-        stream.write(b"\0")
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
 
 
 def exchange_for_link(path: Path) -> None:

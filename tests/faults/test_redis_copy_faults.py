@@ -18,6 +18,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import 
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_redis import ScratchRedis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from support.damage import empty, flip
 from support.ports import free_port
 from support.redis import RedisServer, fill, redis_server
 from support.redis_backups import RedisBackups, observed, statuses
@@ -241,12 +242,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RedisBacku
         yield RedisBackups(tmp_path_factory.mktemp("whole")), server
 
 
-def flip(path: Path, position: int, bit: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[position] ^= 1 << bit
-    path.write_bytes(content)
-
-
 def test_redis_check_rdb_alone_finds_every_flipped_bit(whole: tuple[RedisBackups, RedisServer]) -> None:
     """Beside our hash: what is damaged before it reaches us has the server's own checksum against it."""
     backups, server = whole
@@ -264,10 +259,6 @@ def test_redis_check_rdb_alone_finds_every_flipped_bit(whole: tuple[RedisBackups
         flip(path, position, bit)
     assert missed == []
     assert rdb.check(str(path)).problem == ""
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
 
 
 def cut(path: Path) -> None:

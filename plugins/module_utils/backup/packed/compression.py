@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ...errors import MissingToolError
-from ...processes import find_program
+from ...processes import find_program, require_program
 from ..wal.wal_helper import SUFFIXES
 
 NONE = "none"
@@ -64,12 +63,4 @@ def unpacker(name: str) -> list[str]:
 
 
 def _program(name: str) -> str:
-    found = find_program(name)
-    if found is None:
-        raise MissingToolError(
-            "compress or decompress a base backup",
-            expected=f"the program {name}",
-            observed="it is not installed",
-            advice=f"apt-get install {name}",
-        )
-    return found
+    return require_program(name, what="compress or decompress a base backup")

@@ -16,8 +16,8 @@ import shlex
 import subprocess
 import typing as t
 
-from ...errors import MaintenanceError, MissingToolError
-from ...processes import as_user, find_program, last_words, run
+from ...errors import MaintenanceError
+from ...processes import as_user, last_words, require_program, run
 from ..programs import guarded
 
 PROGRAM = "pgbackrest"
@@ -98,15 +98,7 @@ class Tool:
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        program = find_program(PROGRAM)
-        if program is None:
-            raise MissingToolError(
-                "find pgBackRest",
-                expected="the program pgbackrest",
-                observed="it is not installed",
-                advice="apt-get install pgbackrest",
-            )
-        self.program = program
+        self.program = require_program(PROGRAM, what="find pgBackRest")
 
     @functools.cached_property
     def version(self) -> tuple[int, int]:

@@ -18,8 +18,8 @@ import shlex
 import tempfile
 import typing as t
 
+from ... import processes
 from ...errors import MaintenanceError, MissingToolError
-from ...processes import find_program
 from ..wal import archive as wal_archive
 from ..wal import wal_helper
 from ..wal.archive import Lineage, Segment
@@ -171,10 +171,5 @@ def _unpack(stream: t.IO[bytes], suffix: str) -> bytes:
 
 def require_program(compression: str) -> None:
     """Raise MissingToolError where the program of *compression* is missing, so that this looks like no damage."""
-    if compression in _PROGRAMS and not find_program(compression):
-        raise MissingToolError(
-            f"read WAL that is compressed by {compression}",
-            expected=f"the program {compression}",
-            observed="it is not installed",
-            advice=f"apt-get install {compression}",
-        )
+    if compression in _PROGRAMS:
+        processes.require_program(compression, what=f"read WAL that is compressed by {compression}")
