@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import write_metadata
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import in_place
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Place
-from support.modules import ROOT, checks_by_name, module_process, run_module
+from support.halting import killed
+from support.modules import COLLECTIONS, ROOT, checks_by_name, module_process, run_module
 from support.pitr import SETTINGS, PitrSite
 from support.postgresql import UNPRIVILEGED, available_majors, bin_dir_of, postgres_server, server_id
 from support.waiting import wait_until
@@ -250,25 +250,41 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_the_old_cluster_is_whole(sit
     done = restore(site)
     assert not done["failed"], done["msg"]
     assert len(rows(site)) == 30
+# Stops the module as soon as it has noted the phase in its environment; some last less than a millisecond.
+STOPS_AFTER_NOTING = """
+import os, signal
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.in_place import Place
+note = Place.note
+
+def note_and_stop(place, journal):
+    noted = note(place, journal)
+    if journal.phase == os.environ["WELLKEPT_TEST_PHASE"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return noted
+
+Place.note = note_and_stop
+"""
+
+
+def kill_in(site: PitrSite, directory: Path, phase: str) -> None:
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(STOPS_AFTER_NOTING)
+    environment = {"PYTHONPATH": f"{directory}:{COLLECTIONS}", "WELLKEPT_TEST_PHASE": phase}
+    process = module_process("postgresql_restore", options(site), env=environment)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert process.poll() is None
+    journal = Place(str(site.server.data)).journal()
+    assert journal
+    assert journal.phase == phase
+    killed(process)
 
 
 @pytest.mark.parametrize("phase", [in_place.LAYING_DOWN, in_place.RECOVERED, in_place.SWAPPING, in_place.SWAPPED])
-def test_killed_in_any_phase_the_old_cluster_is_whole_and_the_next_run_goes_on(site: PitrSite, phase: str) -> None:
+def test_killed_in_any_phase_the_old_cluster_is_whole_and_the_next_run_goes_on(
+    site: PitrSite, tmp_path: Path, phase: str
+) -> None:
     before = snapshot(site.server.data)
-    place = Place(str(site.server.data))
-
-    def reached() -> bool:
-        journal = place.journal()
-        return bool(journal and journal.phase == phase) or process.poll() is not None
-
-    # The start command waits, so that the last phase lasts until we kill it.
-    process = module_process("postgresql_restore", options(site, start_command=["/bin/sleep", "60"]))
-    deadline = time.monotonic() + 120
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    process.kill()
-    process.communicate()
+    kill_in(site, tmp_path / "stops", phase)
     aside = list(site.server.directory.glob("data.before-restore-*"))
     whole = [snapshot(path) == before for path in (*aside, site.server.data) if path.exists()]
     assert any(whole), (phase, aside)
@@ -284,20 +300,15 @@ def test_killed_in_any_phase_the_old_cluster_is_whole_and_the_next_run_goes_on(s
 
 
 @pytest.mark.parametrize("halfway", [False, True])
-def test_interrupted_between_the_renames_it_is_finished(site: PitrSite, halfway: bool) -> None:
+def test_interrupted_between_the_renames_it_is_finished(site: PitrSite, tmp_path: Path, halfway: bool) -> None:
     """What lies there when it is killed just before, or between, the two renames."""
     assert not restore(site, pause=True)["failed"]
     place = Place(str(site.server.data))
     journal = place.journal()
     assert journal is not None
     in_place.end_server_of(place.new)
-    # Recovered once more, then stopped where the swap begins.
-    process = module_process("postgresql_restore", options(site, start_command=["/bin/sleep", "60"]))
-    while not ((found := place.journal()) and found.phase == in_place.SWAPPED):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    # Recovered once more, then stopped where the swap has ended.
+    kill_in(site, tmp_path / "stops", in_place.SWAPPED)
     found = place.journal()
     assert found is not None
     os.rename(place.data, place.new)
