@@ -84,7 +84,8 @@ _SWITCHES = (
      f"{FAULTS}::test_a_fetch_leaves_out_a_damaged_backup_and_says_so[directory]"),
     ("names that lead out of a fetch", "names.py", 'any(part in ("", ".", "..") or "/" in part or "\\0" in part for '
      "part in parts)", "False", DECISIONS),
-    ("a fetch to what is not empty", "fetching.py", "require_empty", "None", MIRROR),
+    ("a fetch to what is not empty", "fetching.py", "require_empty", "None",
+     f"{MIRROR}::test_one_backup_is_fetched_with_all_that_it_builds_on"),
 )  # fmt: skip
 
 

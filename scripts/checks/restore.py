@@ -12,6 +12,7 @@ NAMED = f"{CATALOG}::test_each_difference_is_named"
 FILES = "integration/test_restore_test_files.py"
 ROWS = f"{FILES}::test_what_rows_name_and_the_backup_lacks_is_named"
 JUDGED = "unit/test_restore_judgements.py::test_assertions_are_judged_by_each_form"
+SCRATCH = "unit/test_scratch_directory.py"
 DECISIONS = "unit/test_restore_test_decisions.py"
 POINT = "faults/test_point_in_time_faults.py"
 MARKERS = "integration/test_restore_markers.py"
@@ -30,7 +31,11 @@ _BEFORE = (
     ("room for a restore", "flow.py", "free >= needed", "True",
      f"{FAULTS}::test_too_little_room_is_found_before_anything_is_written"),
     ("directories of the live cluster", "scratch_directory.py", "_reason_of_live", '""',
-     f"{FAULTS}::test_directories_of_the_live_cluster_are_refused"),
+     f"{SCRATCH}::test_directories_of_the_live_cluster_are_refused_whatever_is_in_them"),
+    ("data directories of other servers", "scratch_directory.py",
+     'os.path.exists(os.path.join(directory, "PG_VERSION"))', "False",
+     f"{SCRATCH}::test_data_directories_of_any_server_are_refused"),
+    ("directories of somebody else", "scratch_directory.py", "_reason_against_owner", '""', SCRATCH),
     ("links that lead out of a restored cluster", "scratch_cluster.py", "_refuse_ways_out", "None",
      f"{FAULTS}::test_restored_links_that_lead_out_are_refused_before_the_start"),
     ("tablespaces that were made during a backup", "flow.py", "_refuse_new_tablespaces", "None",
@@ -41,14 +46,14 @@ _BEFORE = (
     ("proofs from the future", "proof.py", "age < -CLOCK_TOLERANCE", "False", DECISIONS),
     ("old proofs", "proof.py", "if age >= interval", "if False", DECISIONS),
     ("proofs that were disproven", "proof.py", "take_back", "None",
-     f"{FAULTS}::test_a_changed_row_is_found_though_every_checksum_fits"),
+     f"{FAULTS}::test_bytes_that_changed_are_found_before_anything_is_restored"),
 )  # fmt: skip
 
 _CONTENT = (
     ("recovery to the restore point", "flow.py", "not refused and f'restore point \"{name}\"' in stopped",
      "not refused", f"{FAULTS}::test_a_server_that_comes_up_without_stopping_at_the_point_is_no_proof"),
     ("a server that came up", "flow.py", "not refused and f'restore", "f'restore",
-     f"{FAULTS}::test_a_server_that_never_gets_ready_is_given_up"),
+     f"{FAULTS}::test_a_server_that_ends_after_it_stopped_at_the_point_is_no_proof"),
     ("the marker of a backup", "content.py", "bool(rows),\n", "True,\n",
      f"{FAULTS}::test_a_marker_that_is_not_there_is_found"),
     ("content of tables", "../fingerprint.py", "compare", "[]",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.mirrors import SmallSite, mirror_servers
+from support.mirrors import Servers, SmallSite, mirror_servers
 from support.pgbackrest import PgbackrestSite, missing, pgbackrest_site
 from support.waiting import wait_until
 
@@ -42,13 +42,19 @@ def filled(directory: Path) -> Iterator[None]:
     filler.unlink()
 
 
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with mirror_servers() as servers:
+        yield servers
+
+
 @pytest.mark.parametrize("kind", ["directory", "sftp", "rsync"])
-def test_a_fetch_to_a_full_disk_leaves_nothing_there(tmp_path: Path, kind: str) -> None:
+def test_a_fetch_to_a_full_disk_leaves_nothing_there(servers: Servers, tmp_path: Path, kind: str) -> None:
     site = SmallSite(tmp_path)
     site.add(size=60_000)
     disk = tmp_path / "small"
     disk.mkdir()
-    with mirror_servers() as servers, small_disk(disk, "200k"):
+    with small_disk(disk, "200k"):
         mirror = servers.mirror(site, kind)
         assert not mirror.mirror()["failed"]
         shown = mirror.fetch(disk / "fetched")

@@ -438,6 +438,22 @@ def test_a_server_that_comes_up_without_stopping_at_the_point_is_no_proof(
     assert_nothing_left(site)
 
 
+def test_a_server_that_ends_after_it_stopped_at_the_point_is_no_proof(
+    site: RestoreSite, good: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = ScratchCluster.start
+
+    def start(cluster: ScratchCluster, timeout: float) -> None:
+        genuine(cluster, timeout)
+        cluster.stop()
+        raise MaintenanceError("start it", expected="a server", observed="it ended", advice="")
+
+    monkeypatch.setattr(ScratchCluster, "start", start)
+    part = site.prove(good)
+    assert failed(part) == {"recovery to the restore point": "it ended"}
+    assert_nothing_left(site)
+
+
 def test_missing_programs_are_a_reason_to_skip(site: RestoreSite, good: Backup, tmp_path: Path) -> None:
     shown = site.test(bin_dir=str(tmp_path))
     assert shown["skipped"]

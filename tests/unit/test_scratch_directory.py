@@ -55,6 +55,20 @@ def test_a_base_is_created_private_and_refused_when_it_is_not_ours_alone(live: P
         prepare_base(str(file), [])
 
 
+def test_directories_of_the_live_cluster_are_refused_whatever_is_in_them(live: Path) -> None:
+    for base in (live, live / "base", live / "not" / "there", live.parent):
+        with pytest.raises(MaintenanceError, match="the live cluster's directory"):
+            prepare_base(str(base), [str(live)])
+    assert not (live / "not").exists()
+
+
+def test_data_directories_of_any_server_are_refused(live: Path) -> None:
+    (live / "PG_VERSION").touch()
+    for base in (live, live / "base", live / "not" / "there"):
+        with pytest.raises(MaintenanceError, match="is a PostgreSQL data directory"):
+            prepare_base(str(base), [])
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
 def test_a_base_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
