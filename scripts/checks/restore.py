@@ -11,6 +11,7 @@ CATALOG = "integration/test_restore_test_catalog.py"
 NAMED = f"{CATALOG}::test_each_difference_is_named"
 FILES = "integration/test_restore_test_files.py"
 ROWS = f"{FILES}::test_what_rows_name_and_the_backup_lacks_is_named"
+ROW = "unit/test_restore_file_rows.py::test_each_difference_from_its_row_is_named"
 JUDGED = "unit/test_restore_judgements.py::test_assertions_are_judged_by_each_form"
 SCRATCH = "unit/test_scratch_directory.py"
 DECISIONS = "unit/test_restore_test_decisions.py"
@@ -101,13 +102,13 @@ _FILES = (
     ("rows at all", "file_rows.py", "not found.problems and bool(found.rows)", "not found.problems", ROWS),
     ("files that rows name", "file_rows.py",
      "(FileNotFoundError, NotADirectoryError):\n        problem = \"is missing\"",
-     "(FileNotFoundError, NotADirectoryError):\n        problem = \"\"", ROWS),
-    ("content of files that rows name", "file_rows.py", "digest and sha256_of(file) != digest", "False", ROWS),
-    ("size of files that rows name", "file_rows.py", "size is not None and status.st_size != int(size)", "False", ROWS),
-    ("rows that lead out", "file_rows.py", 'relative.startswith("../") or relative in ("..", ".")', "False", ROWS),
+     "(FileNotFoundError, NotADirectoryError):\n        problem = \"\"", ROW),
+    ("content of files that rows name", "file_rows.py", "digest and sha256_of(file) != digest", "False", ROW),
+    ("size of files that rows name", "file_rows.py", "size is not None and status.st_size != int(size)", "False", ROW),
+    ("rows that lead out", "file_rows.py", 'relative.startswith("../") or relative in ("..", ".")', "False", ROW),
     ("rows that lead through a link", "file_rows.py",
-     "os.path.realpath(os.path.dirname(file)) != os.path.dirname(file)", "False", ROWS),
-    ("rows that name no plain file", "file_rows.py", "not stat.S_ISREG(status.st_mode)", "False", ROWS),
+     "os.path.realpath(os.path.dirname(file)) != os.path.dirname(file)", "False", ROW),
+    ("rows that name no plain file", "file_rows.py", "not stat.S_ISREG(status.st_mode)", "False", ROW),
     ("a root that no backup holds", "file_rows.py", "_place_of", "next(iter(places.values()), '')",
      "unit/test_restore_judgements.py::test_a_root_is_found_in_the_directory_that_holds_it_and_in_no_other"),
 )  # fmt: skip
