@@ -27,6 +27,7 @@ description:
   - In check mode only names and sizes are looked at.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
+  - wellkept.maintenance.backup_reading
   - wellkept.maintenance.pgbackrest_reading
   - wellkept.maintenance.restic
 options:
@@ -34,20 +35,6 @@ options:
     description:
       - Name of the host that the cluster is on, when the module runs on the backup host, which has the repositories of
         several.
-    type: str
-    default: ""
-  cluster:
-    description: Name of the cluster, as given to M(wellkept.maintenance.backup).
-    type: str
-    default: main
-  repository:
-    description: Directory of the backup repository.
-    type: path
-    required: true
-  bin_dir:
-    description:
-      - Directory of PostgreSQL's programs, of the cluster's major version.
-      - Empty means C(/usr/lib/postgresql/<major>/bin), else the directory of C(pg_verifybackup) in PATH.
     type: str
     default: ""
   reread_within:
@@ -155,6 +142,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.remembered import Budget, Remembered
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
+    READING_REPOSITORY,
     Backup,
     Repository,
     parse_time,
@@ -169,9 +157,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
     "database_host": {"type": "str", "default": ""},
-    "cluster": {"type": "str", "default": "main"},
-    "repository": {"type": "path", "required": True},
-    "bin_dir": {"type": "str", "default": ""},
+    **READING_REPOSITORY,
     "reread_within": {"type": "str", "default": "30d"},
     "full": {"type": "bool", "default": False},
     "time_budget": {"type": "str", "default": "0"},

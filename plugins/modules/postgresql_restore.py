@@ -23,34 +23,21 @@ description:
     and with O(confirm) goes on from there.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
+  - wellkept.maintenance.backup_reading
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest_reading
   - wellkept.maintenance.remote_repository
   - wellkept.maintenance.restic
 options:
-  cluster:
-    description: Name of the cluster, as given to M(wellkept.maintenance.backup).
-    type: str
-    default: main
   confirm:
     description: The name of the cluster again, without which nothing is done.
     type: str
     default: ""
-  repository:
-    description: Directory of the backup repository.
-    type: path
-    required: true
   wal_archive:
     description:
       - The WAL archive, as given to M(wellkept.maintenance.backup).
       - Without it only the point of a backup itself can be restored.
     type: path
-    default: ""
-  bin_dir:
-    description:
-      - Directory of PostgreSQL's programs, the server included.
-      - Empty means C(/usr/lib/postgresql/<major>/bin), else the directory of C(postgres) in PATH.
-    type: str
     default: ""
   target:
     description:
@@ -180,7 +167,10 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.activity impo
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
+    READING_REPOSITORY,
+    Repository,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal.archive import directory_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -209,13 +199,11 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.stopping impo
 
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
-    "cluster": {"type": "str", "default": "main"},
+    **READING_REPOSITORY,
     "confirm": {"type": "str", "default": ""},
-    "repository": {"type": "path", "required": True},
     "wal_archive": {"type": "path", "default": ""},
     **READING_OPTIONS,
     **ResticFiles.reading_options,
-    "bin_dir": {"type": "str", "default": ""},
     "target": {"type": "str", "default": "newest"},
     "allow_immediate": {"type": "bool", "default": False},
     "backup": {"type": "str", "default": ""},

@@ -27,6 +27,7 @@ description:
   - When the newest backup was proven within O(interval), looking as closely as the options ask, nothing is restored.
 extends_documentation_fragment:
   - wellkept.maintenance.activity
+  - wellkept.maintenance.backup_reading
   - wellkept.maintenance.postgresql
   - wellkept.maintenance.pgbackrest_reading
   - wellkept.maintenance.database_host
@@ -34,20 +35,6 @@ extends_documentation_fragment:
   - wellkept.maintenance.restic
   - wellkept.maintenance.remote_repository
 options:
-  cluster:
-    description: Name of the cluster, as given to M(wellkept.maintenance.backup).
-    type: str
-    default: main
-  repository:
-    description: Directory of the backup repository.
-    type: path
-    required: true
-  bin_dir:
-    description:
-      - Directory of PostgreSQL's programs, the server included, of the cluster's major version.
-      - Empty means C(/usr/lib/postgresql/<major>/bin), else the directory of C(postgres) in PATH.
-    type: str
-    default: ""
   scratch_dir:
     description:
       - Directory in which the scratch cluster is made. It needs about the size of the cluster as free space, and the
@@ -189,7 +176,11 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import RESTORE, Engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import READING_OPTIONS
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository, parse_time
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import (
+    READING_REPOSITORY,
+    Repository,
+    parse_time,
+)
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import stores_of
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
@@ -214,9 +205,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.result import
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
     **database_host.OPTIONS,
-    "cluster": {"type": "str", "default": "main"},
-    "repository": {"type": "path", "required": True},
-    "bin_dir": {"type": "str", "default": ""},
+    **READING_REPOSITORY,
     "scratch_dir": {"type": "str", "default": ""},
     "run_as": {"type": "str", "default": "postgres"},
     "interval": {"type": "str", "default": "6d"},

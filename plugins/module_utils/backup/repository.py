@@ -27,6 +27,13 @@ from ..errors import MaintenanceError
 from ..files import read_json, sync_directory, write_atomically, write_json
 from ..lock import exclusive, is_free, shared
 
+# Of modules that read backups.
+READING_REPOSITORY: dict[str, dict[str, t.Any]] = {
+    "cluster": {"type": "str", "default": "main"},
+    "repository": {"type": "path", "required": True},
+    "bin_dir": {"type": "str", "default": ""},
+}
+
 METADATA = "backup.json"
 LOCK = "lock"
 FORMAT = 1
