@@ -227,6 +227,7 @@ remarks:
 """
 
 import contextlib
+import dataclasses
 import os
 import typing as t
 
@@ -300,7 +301,7 @@ def shown(indexes: t.Sequence[IndexBloat], tables: t.Sequence[TableBloat], limit
     """What was found in one database, as it is returned."""
     first_indexes, first_tables = worst_first(indexes, limit), worst_first(tables, limit)
     return {
-        "indexes": [index._asdict() for index in first_indexes],
+        "indexes": [dataclasses.asdict(index) for index in first_indexes],
         "tables": [table._asdict() for table in first_tables],
         "left_out": {
             "indexes": len(indexes) - len(first_indexes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,11 +169,11 @@ def test_the_estimate_is_made_for_unique_keys_alone() -> None:
     assert (found.method, found.confidence) == ("estimate", "low")
     assert found.bloat_ratio == pytest.approx(0.5, abs=0.005)
     refused = {
-        "repeat": (index._replace(is_unique=False), column()),
-        "statistics of expressions": (index._replace(has_expressions=True), column()),
-        "parts of a table": (index._replace(has_predicate=True), column()),
-        "older than its content": (index._replace(pages=1000), column()),
-        "ANALYZE": (index._replace(tuples=-1.0), column()),
+        "repeat": (replace(index, is_unique=False), column()),
+        "statistics of expressions": (replace(index, has_expressions=True), column()),
+        "parts of a table": (replace(index, has_predicate=True), column()),
+        "older than its content": (replace(index, pages=1000), column()),
+        "ANALYZE": (replace(index, tuples=-1.0), column()),
         "role may see": (index, column(length=-1, width=None)),
         "nulls": (index, column(not_null=False, nulls=0.5)),
         "compressed": (index, column(length=-1, width=500)),
@@ -199,8 +200,8 @@ def test_the_best_way_within_reach_is_taken() -> None:
     assert way_for(large, EVERYTHING._replace(pageinspect=None), settings) == "btree"
     assert way_for(large, EVERYTHING._replace(pgstattuple=None), settings) == "sampled 400"
     assert way_for(small, EVERYTHING._replace(pgstattuple=None), settings) == "unaided"
-    assert way_for(large._replace(access_method="gist"), EVERYTHING, settings) == "gist"
-    assert way_for(large._replace(access_method="gin"), Reach(None, None, False, ""), settings) == "gin"
+    assert way_for(replace(large, access_method="gist"), EVERYTHING, settings) == "gist"
+    assert way_for(replace(large, access_method="gin"), Reach(None, None, False, ""), settings) == "gin"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,14 @@ def test_another_state_another_way_and_another_index_are_not() -> None:
     known = Remembered()
     known.keep(INDEX, "btree", FOUND)
     assert known.finding(INDEX, "btree") == FOUND
-    assert known.finding(INDEX._replace(state="17000 1 2 4"), "btree") is None
+    assert known.finding(replace(INDEX, state="17000 1 2 4"), "btree") is None
     assert known.finding(INDEX, "sampled 400") is None
-    assert known.finding(INDEX._replace(oid=17001), "btree") is None
-    assert known.finding(INDEX._replace(database_oid=5), "btree") is None
+    assert known.finding(replace(INDEX, oid=17001), "btree") is None
+    assert known.finding(replace(INDEX, database_oid=5), "btree") is None
 
 
 def test_an_index_whose_changes_are_not_counted_is_never_remembered() -> None:
-    known, uncounted = Remembered(), INDEX._replace(state="")
+    known, uncounted = Remembered(), replace(INDEX, state="")
     known.keep(uncounted, "btree", FOUND)
     assert known.finding(uncounted, "btree") is None
     known.keep(INDEX, "btree", FOUND)
@@ -85,7 +86,7 @@ def test_what_is_older_than_that_leaves_the_file(tmp_path: Path) -> None:
     known.keep(INDEX, "btree", FOUND)
     known.save()
     clock.now += MAX_AGE + 1
-    known.keep(INDEX._replace(oid=18000), "btree", FOUND)
+    known.keep(replace(INDEX, oid=18000), "btree", FOUND)
     known.save()
     assert list(json.loads((tmp_path / "memory.json").read_text())["measured"]) == ["16384/18000"]
 
@@ -111,14 +112,14 @@ def test_without_a_file_it_still_remembers_within_a_run() -> None:
 def test_what_another_process_wrote_meanwhile_is_kept(tmp_path: Path) -> None:
     path = str(tmp_path / "memory.json")
     ours, theirs = Remembered(path), Remembered(path)
-    theirs.keep(INDEX._replace(oid=18000), "btree", FOUND)
+    theirs.keep(replace(INDEX, oid=18000), "btree", FOUND)
     theirs.learn(GIN)
     theirs.save()
     ours.keep(INDEX, "btree", FOUND)
     ours.save()
     known = Remembered(path)
     assert known.finding(INDEX, "btree") == FOUND
-    assert known.finding(INDEX._replace(oid=18000), "btree") == FOUND
+    assert known.finding(replace(INDEX, oid=18000), "btree") == FOUND
     assert known.baseline(GIN) is not None
 
 
@@ -181,7 +182,7 @@ def test_a_link_or_a_directory_in_its_place_is_not_followed(tmp_path: Path) -> N
     before = (tmp_path / "elsewhere.json").read_bytes()
     known = Remembered(str(tmp_path / "memory.json"))
     assert known.remark
-    known.keep(INDEX._replace(oid=18000), "btree", FOUND)
+    known.keep(replace(INDEX, oid=18000), "btree", FOUND)
     known.save()
     assert (tmp_path / "elsewhere.json").read_bytes() == before
     assert not (tmp_path / "memory.json").is_symlink()
@@ -199,9 +200,9 @@ def test_each_cluster_has_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_rebuild_sets_the_baseline_whatever_it_was() -> None:
     known = Remembered()
     known.learn(GIN, source=FIRST_SIGHT)
-    known.learn(GIN._replace(size_bytes=2000))
+    known.learn(replace(GIN, size_bytes=2000))
     assert known.baseline(GIN) == (20.0, None, REBUILT)
-    rebuilt = joined(GIN._replace(size_bytes=3000), Finding(0.0, 3000, 0.62, "pgstattuple", "medium"))
+    rebuilt = joined(replace(GIN, size_bytes=3000), Finding(0.0, 3000, 0.62, "pgstattuple", "medium"))
     known.learn(rebuilt)
     assert known.baseline(GIN) == (30.0, 0.62, REBUILT)
 
@@ -209,21 +210,21 @@ def test_a_rebuild_sets_the_baseline_whatever_it_was() -> None:
 def test_at_first_sight_only_what_is_more_compact_takes_its_place() -> None:
     known = Remembered()
     for size, ratio in ((1000, 10.0), (2000, 10.0), (500, 5.0)):
-        known.learn(GIN._replace(size_bytes=size), source=FIRST_SIGHT)
+        known.learn(replace(GIN, size_bytes=size), source=FIRST_SIGHT)
         assert known.baseline(GIN) == (ratio, None, FIRST_SIGHT)
 
 
 def test_a_baseline_outlives_the_oid_but_not_the_definition() -> None:
     known = Remembered()
     known.learn(GIN)
-    assert known.baseline(GIN._replace(oid=99999)) is not None
-    assert known.baseline(GIN._replace(definition="CREATE INDEX words … WHERE …")) is None
-    assert known.baseline(GIN._replace(schema="other")) is None
+    assert known.baseline(replace(GIN, oid=99999)) is not None
+    assert known.baseline(replace(GIN, definition="CREATE INDEX words … WHERE …")) is None
+    assert known.baseline(replace(GIN, schema="other")) is None
 
 
 def test_an_index_without_counted_rows_gets_no_ratio() -> None:
     known = Remembered()
-    known.learn(GIN._replace(table_tuples=-1.0))
+    known.learn(replace(GIN, table_tuples=-1.0))
     baseline = known.baseline(GIN)
     assert baseline is not None
     assert baseline.bytes_per_tuple is None
@@ -231,14 +232,14 @@ def test_an_index_without_counted_rows_gets_no_ratio() -> None:
 
 def test_what_is_gone_is_forgotten_in_its_own_database_alone() -> None:
     known = Remembered()
-    other = INDEX._replace(database="other", database_oid=5)
-    for index in (INDEX, INDEX._replace(oid=18000, name="gone"), other):
+    other = replace(INDEX, database="other", database_oid=5)
+    for index in (INDEX, replace(INDEX, oid=18000, name="gone"), other):
         known.keep(index, "btree", FOUND)
         known.learn(index)
     known.forget_others("shop", 16384, [INDEX])
     assert known.finding(INDEX, "btree") == known.finding(other, "btree") == FOUND
-    assert known.finding(INDEX._replace(oid=18000), "btree") is None
-    assert known.baseline(INDEX._replace(name="gone")) is None
+    assert known.finding(replace(INDEX, oid=18000), "btree") is None
+    assert known.baseline(replace(INDEX, name="gone")) is None
     assert known.baseline(other) is not None
 
 

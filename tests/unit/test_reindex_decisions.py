@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +49,7 @@ def index(name: str = "student_name", **facts: Any) -> IndexBloat:
     ratio = facts.pop("bloat_ratio", 0.5)
     predicted = facts.pop("predicted_bytes", size if ratio is None else int(size * (1 - ratio)))
     values: dict[str, Any] = {
-        **dict.fromkeys(IndexBloat._fields),
+        **dict.fromkeys(field.name for field in dataclasses.fields(IndexBloat)),
         "database": "shop",
         "schema": "public",
         "name": name,

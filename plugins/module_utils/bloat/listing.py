@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 from .. import postgresql
@@ -114,4 +115,4 @@ def _facts(row: t.Dict[str, t.Any]) -> IndexFacts:
     row["table_bytes"] = row["table_bytes"] or 0
     row["fillfactor"] = int(row["fillfactor"] or _FILLFACTORS.get(row["access_method"], 100))
     row["state"] = f"{row['state']} {row['size_bytes']}" if row["state"] else ""
-    return IndexFacts(**{name: row[name] for name in IndexFacts._fields})
+    return IndexFacts(**{field.name: row[field.name] for field in dataclasses.fields(IndexFacts)})

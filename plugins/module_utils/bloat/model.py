@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing as t
 
 METHODS = (
@@ -35,11 +36,11 @@ class BloatSettings(t.NamedTuple):
     exclude_tables: t.Tuple[str, ...] = ()
 
 
-class IndexFacts(t.NamedTuple):
-    """What the catalogs say of an index, before anything is read from the index itself."""
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What the catalogs say of an index and its table, and what every report of it shows."""
 
     database: str
-    database_oid: int
     schema: str
     name: str
     oid: int
@@ -60,11 +61,18 @@ class IndexFacts(t.NamedTuple):
     is_ready: bool
     is_toast: bool
     is_catalog: bool
-    is_unlogged: bool
     definition: str
     tuples: float  # by the last VACUUM, ANALYZE or build; below 0 where it is not known
-    pages: int  # by the same
     table_tuples: float
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexFacts(Index):
+    """An index before anything is read from it, with what tells how it can be measured."""
+
+    database_oid: int
+    is_unlogged: bool
+    pages: int  # by the last VACUUM, ANALYZE or build
     block_size: int
     being_built: bool
     locked: bool  # somebody has, or waits for, a lock under which not even its size can be asked
@@ -83,7 +91,8 @@ class Finding(t.NamedTuple):
     margin: float = 0.0  # the ratio is right within this, in 95 of 100 cases
 
 
-class IndexBloat(t.NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class IndexBloat(Index):
     """An index and its bloat.
 
     ``bloat_ratio`` is the share (0 to 1) of the space for keys that a rebuild would give back, None when it is not
@@ -91,28 +100,6 @@ class IndexBloat(t.NamedTuple):
     and the size. ``reason`` says where the figures come from, or why there are none.
     """
 
-    database: str
-    schema: str
-    name: str
-    oid: int
-    table_schema: str
-    table: str
-    table_oid: int
-    table_bytes: int
-    access_method: str
-    size_bytes: int
-    fillfactor: int
-    tablespace: str
-    is_unique: bool
-    is_primary: bool
-    is_constraint: bool
-    has_expressions: bool
-    has_predicate: bool
-    is_valid: bool
-    is_ready: bool
-    is_toast: bool
-    is_catalog: bool
-    definition: str
     bloat_ratio: t.Optional[float]
     wasted_bytes: int
     predicted_bytes: int
@@ -121,13 +108,11 @@ class IndexBloat(t.NamedTuple):
     confidence: str
     reason: str
     margin: float = 0.0
-    tuples: float = -1
-    table_tuples: float = -1
 
 
 def joined(facts: IndexFacts, finding: Finding) -> IndexBloat:
     """*facts* and what was *found* as one."""
-    shared = {name: getattr(facts, name) for name in IndexBloat._fields if name in IndexFacts._fields}
+    shared = {field.name: getattr(facts, field.name) for field in dataclasses.fields(Index)}
     found = {name: getattr(finding, name) for name in Finding._fields}
     predicted = min(max(finding.predicted_bytes, 0), facts.size_bytes)
     found.update(predicted_bytes=predicted, wasted_bytes=facts.size_bytes - predicted)

@@ -20,7 +20,7 @@ import typing as t
 from .. import postgresql
 from ..errors import MaintenanceError
 from ..files import write_json
-from .model import Finding, IndexBloat, IndexFacts
+from .model import Finding, Index, IndexBloat, IndexFacts
 
 FORMAT = 1
 _MAX_BYTES = 64 * 1024**2
@@ -81,16 +81,14 @@ class Remembered:
             entry = {"state": facts.state, "way": way, "at": self._now(), "finding": list(finding)}
             self._put("measured", _key(facts), entry)
 
-    def baseline(self, index: t.Union[IndexFacts, IndexBloat]) -> t.Optional[Baseline]:
+    def baseline(self, index: Index) -> t.Optional[Baseline]:
         """How compact the index of this name and definition was when that was learned."""
         entry = self._baselines.get(_name(index))
         if entry is None or entry["definition"] != _digest(index):
             return None
         return Baseline(entry["bytes_per_tuple"], entry["density"], entry["source"])
 
-    def learn(
-        self, index: t.Union[IndexFacts, IndexBloat], density: t.Optional[float] = None, source: str = REBUILT
-    ) -> None:
+    def learn(self, index: Index, density: t.Optional[float] = None, source: str = REBUILT) -> None:
         """Remember that *index* is as compact as it can be: it was just rebuilt.
 
         At first sight (*source*) that is not known, so whatever is more compact later takes its place.
@@ -158,7 +156,7 @@ class Remembered:
             return {}, {}
 
 
-def rows_of(index: t.Union[IndexFacts, IndexBloat]) -> float:
+def rows_of(index: Index) -> float:
     """By how many rows its size is divided: its own, but those of the table for a GIN, which counts keys."""
     return index.table_tuples if index.access_method == "gin" else index.tuples
 
@@ -220,12 +218,12 @@ def _key(facts: IndexFacts) -> str:
     return f"{facts.database_oid}/{facts.oid}"
 
 
-def _name(index: t.Union[IndexFacts, IndexBloat]) -> str:
+def _name(index: Index) -> str:
     # Not by its OID: REINDEX CONCURRENTLY gives the index another one.
     return json.dumps([index.database, index.schema, index.name])
 
 
-def _digest(index: t.Union[IndexFacts, IndexBloat]) -> str:
+def _digest(index: Index) -> str:
     return hashlib.sha256(index.definition.encode()).hexdigest()
 
 
