@@ -46,3 +46,14 @@ def test_room_for_another_full_backup_is_foreseen(site: PgbackrestSite) -> None:
         shown = site.try_to_back_up(check=check, interval="1d", min_free_bytes=str(2 * free))
         assert checks_by_name(shown)[name]["status"] == "failed"
         assert "takes no WAL" in checks_by_name(shown)[name]["advice"]
+
+
+def test_a_set_that_a_broken_connection_has_left_is_told_and_not_removed(site: PgbackrestSite) -> None:
+    done = site.pgbackrest("backup", "--type=full", "--annotation=wellkept=20200101T000000Z-full-0000")
+    assert done.returncode == 0, done.stderr
+    (theirs,) = set(site.sets()) - {backup.metadata["pgbackrest"]["label"] for backup in site.backups()}
+    found = checks_by_name(site.back_up(interval="1d"))["sets of pgBackRest without a backup"]
+    assert (found["status"], found["observed"]) == ("warned", theirs)
+    assert theirs in site.sets()
+    assert site.pgbackrest("expire", f"--set={theirs}").returncode == 0
+    assert "sets of pgBackRest without a backup" not in checks_by_name(site.back_up(interval="1d"))

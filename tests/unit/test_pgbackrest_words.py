@@ -181,8 +181,8 @@ def test_room_is_looked_for_only_where_the_repository_is_on_this_host(configurat
 @pytest.mark.parametrize(
     "said",
     [
-        "ERROR: [125]: remote-0 process on 'backup1' terminated unexpectedly [255]: ssh: connect to host backup1 port 22: "
-        "Connection refused",
+        "ERROR: [125]: remote-0 process on 'backup1' terminated unexpectedly [255]: ssh: connect to host backup1 port "
+        "22: Connection refused",
         "postgres@backup1: Permission denied (publickey).",
         "Host key verification failed.",
     ],

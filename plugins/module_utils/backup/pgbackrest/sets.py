@@ -180,9 +180,20 @@ class Sets:
 
     def expire_backup(self, label: str) -> None:
         """Remove the set of our backup *label*, if there is one."""
+        if self.tool.access.host:
+            self._refuse_while_at_work()
         entry = self.by_annotation(label)
         if entry:
             self.expire(entry["label"])
+
+    def _refuse_while_at_work(self) -> None:
+        """Raise MaintenanceError while the repository's host goes on with a backup whose run was killed on this one."""
+        self.tool.run("expire", "--repo1-retention-full=9999999", what="see that pgBackRest is not at work")
+
+    def unknown(self, labels: t.Container[str]) -> list[str]:
+        """The sets that were made for backups of ours which are not among *labels*."""
+        made = [(entry["label"], (entry.get("annotation") or {}).get("wellkept")) for entry in self.every()]
+        return [name for name, label in made if label and label not in labels]
 
     def thin_out_wal(self) -> str:
         """Remove WAL from before the oldest set, which no restore can use; returns what went, in words."""

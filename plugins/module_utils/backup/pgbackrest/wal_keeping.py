@@ -90,6 +90,8 @@ def keep_wal(
             found = archiving.measure(connection)
         check_waiting(found, part, repaired=check_mode and bool(way.missing() or verdict.set))
         report_room(params, sets, setup, connection, part)
+        if not setup.missing:
+            _tell_unknown_sets(sets, repository, part)
 
 
 def _prepare(way: ByPgbackrest, params: t.Mapping[str, t.Any], part: Part, *, check_mode: bool) -> None:
@@ -184,6 +186,21 @@ def _prove(connection: t.Any, lsn: int, way: ByPgbackrest, part: Part) -> None:
         observed=said or "they do",
         advice="Its own message says what it lacked.",
     )
+
+
+def _tell_unknown_sets(sets: Sets, repository: Repository, part: Part) -> None:
+    """Tell of sets that a broken connection has left on the repository's host; they may also be another catalogue's."""
+    left = {name.partition("-")[2] for name in repository.leftovers()}
+    unknown = sets.unknown(left | {backup.label for backup in repository.backups()})
+    if unknown:
+        part.check(
+            "sets of pgBackRest without a backup",
+            "warned",
+            expected=f"a backup in {repository.directory} for each set that this activity made",
+            observed=", ".join(unknown[:5]),
+            advice="The connection to the repository's host broke while they were made, or another catalogue has them. "
+            "If none has, remove each by pgbackrest expire --set=… on the repository's host.",
+        )
 
 
 def wait_for(connection: t.Any, wal: PgbackrestWal, names: t.Collection[str], before: Found) -> str:
