@@ -15,7 +15,7 @@ ROW = "unit/test_restore_file_rows.py::test_each_difference_from_its_row_is_name
 JUDGED = "unit/test_restore_judgements.py::test_assertions_are_judged_by_each_form"
 SCRATCH = "unit/test_scratch_directory.py"
 DECISIONS = "unit/test_restore_test_decisions.py"
-POINT = "faults/test_point_in_time_faults.py"
+LOST = "unit/test_wal_continuity.py::test_newest_does_not_mean_less_than_is_known_to_have_been_written"
 MARKERS = "integration/test_restore_markers.py"
 
 _BEFORE = (
@@ -122,9 +122,9 @@ _TARGETS = (
      "[marker for marker in late if marker.database == database and marker.id in present]", "[]", MARKERS),
     ("a marker at all before the target", "replay.py", "bool(required) and ", "", MARKERS),
     ("a gap before the newest commit", "aim.py", "if not wal.behind_gap and not beyond", "if not beyond",
-     f"{POINT}::test_a_gap_fails_the_test_wherever_it_is_and_the_backup_stays_proven"),
+     LOST),
     ("markers that no WAL leads to", "aim.py", "if not wal.behind_gap and not beyond", "if not wal.behind_gap",
-     f"{POINT}::test_all_wal_missing_is_found_by_the_marker_that_was_sent_through_the_archive"),
+     LOST),
     ("RPO", "objectives.py", "rpo <= target", "True",
      f"{FAULTS}::test_missed_targets_fail_though_the_content_is_right"),
     ("RPO from the future", "objectives.py", "-CLOCK_TOLERANCE <= rpo", "True",

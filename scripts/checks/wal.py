@@ -8,6 +8,7 @@ from .switch import Switch
 
 ARCHIVE = "unit/test_wal_archive.py"
 CONTINUITY = "faults/test_backup_verification_wal.py"
+GAPS = "unit/test_wal_continuity.py"
 HELPER = "faults/test_wal_helper_faults.py"
 
 _SWITCHES = (
@@ -16,7 +17,7 @@ _SWITCHES = (
         "verification.py",
         "_missing",
         "[]",
-        (f"{CONTINUITY}::test_a_gap_in_the_middle_fails_for_the_backups_before_it",),
+        (f"{GAPS}::test_all_from_the_start_to_the_newest_segment_must_be_there",),
     ),
     (
         "gaps where a backup begins",
@@ -30,14 +31,20 @@ _SWITCHES = (
         "verification.py",
         '*(parse_lsn(b.metadata["stop_lsn"]) for b in backups if _is_on(b, line))',
         "",
-        (f"{CONTINUITY}::test_an_archive_that_ended_before_the_newest_backup_fails",),
+        (f"{GAPS}::test_an_archive_that_ends_within_a_backup_has_a_gap",),
     ),
-    ("an archive without WAL", "verification.py", "not present", "False", (CONTINUITY,)),
+    (
+        "an archive without WAL",
+        "verification.py",
+        "not present",
+        "False",
+        (f"{CONTINUITY}::test_an_empty_archive_or_none_fails",),
+    ),
     (
         "timelines of which nothing is known",
-        "archive.py",
-        "no_history",
-        "MaintenanceError('', expected='', observed='', advice='')",
+        "verification.py",
+        'nothing._replace(problem=f"{error.expected} is not there, which says how timeline {newest} came about")',
+        "nothing",
         (f"{CONTINUITY}::test_a_timeline_of_which_nobody_knows_how_it_came_about_fails",),
     ),
     (
