@@ -89,6 +89,13 @@ def test_a_server_that_still_loads_its_data_is_not_copied(backups: RedisBackups)
     assert nothing_is_left(backups)
 
 
+def test_empty_lines_of_a_server_that_waits_before_it_begins_are_no_answer(backups: RedisBackups) -> None:
+    """It waits for other replicas, five seconds by default, and sends one every ten: so one copy in two met one."""
+    with redis_server("repl-diskless-sync-delay 4", "repl-ping-replica-period 1") as server:
+        server.do("SET", "a", "1")
+        assert backups.back_up(server.option("shop")).metadata["stores"]["redis"]["servers"][0]["keys"] == 2
+
+
 def test_a_replica_without_its_master_is_not_copied(backups: RedisBackups) -> None:
     with (
         redis_server(f"replicaof 127.0.0.1 {free_port()}") as replica,

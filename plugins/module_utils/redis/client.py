@@ -132,7 +132,10 @@ class Redis:
 
     def read_reply(self, what: str = "ask Redis") -> Reply:
         """The next answer; an error is returned, not raised."""
-        line = self.read_line()
+        return self.reply_from(self.read_line(), what)
+
+    def reply_from(self, line: bytes, what: str) -> Reply:
+        """The answer that begins with *line*, which was read already."""
         kind, rest = line[:1], line[1:]
         if kind == b"+":
             return text_of(rest)

@@ -40,7 +40,7 @@ def take(login: t.Mapping[str, t.Any], path: str, *, timeout: float, at_point: t
     """
     deadline = time.monotonic() + timeout
     with Redis(login, timeout=SILENCE) as server:
-        replication_id, offset = _begin(server)
+        replication_id, offset = _begin(server, deadline)
         at_point()
         blocks = _blocks(server, deadline)
         digest = hashlib.sha256()
@@ -54,7 +54,7 @@ def take(login: t.Mapping[str, t.Any], path: str, *, timeout: float, at_point: t
     return Taken(digest.hexdigest(), size, replication_id, offset)
 
 
-def _begin(server: Redis) -> tuple[str, int]:
+def _begin(server: Redis, deadline: float) -> tuple[str, int]:
     """Ask for everything; returns the history and the position in it of what will come."""
     # Without "eof" the server would write the file to its own disk first, in the place of its own dump.
     server.command("REPLCONF", "capa", "eof")
@@ -64,7 +64,7 @@ def _begin(server: Redis) -> tuple[str, int]:
         if error.code != "ERR":  # older than 7.0: changes would follow the file, which we do not wait for
             raise
     server.send("PSYNC", "?", "-1")
-    said = server.read_reply("take a copy of all data (PSYNC)")
+    said = server.reply_from(_said(server, deadline), "take a copy of all data (PSYNC)")
     if isinstance(said, RedisError):
         raise said
     words = text_of(said).split()
@@ -75,16 +75,22 @@ def _begin(server: Redis) -> tuple[str, int]:
 
 def _blocks(server: Redis, deadline: float) -> t.Iterator[bytes]:
     """The bytes of the file; raises MaintenanceError when they end too early."""
-    header = server.read_line()
-    while not header:
-        _require_time(server, deadline)
-        header = server.read_line()
+    header = _said(server, deadline)
     if header.startswith(b"$EOF:") and len(header) == 5 + _MARK_BYTES:
         yield from _until_mark(server, header[5:], deadline)
     elif header[:1] == b"$" and header[1:].isdigit():
         yield from _counted(server, int(header[1:]), deadline)
     else:
         raise _unexpected(server, text_of(header[:200]))
+
+
+def _said(server: Redis, deadline: float) -> bytes:
+    """The next line that says something; empty ones come at any time while the server waits or prepares."""
+    line = server.read_line()
+    while not line:
+        _require_time(server, deadline)
+        line = server.read_line()
+    return line
 
 
 def _until_mark(server: Redis, mark: bytes, deadline: float) -> t.Iterator[bytes]:
