@@ -216,50 +216,38 @@ artifacts:
 """
 
 import os
-import time
 import typing as t
-from datetime import datetime, timezone
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host, findings
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import (
-    CREATE,
-    Engine,
-    IncrementalRefusedError,
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup import database_host
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.acting import (
+    act,
+    announce,
+    report_newest,
+    tell_unavailable,
 )
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engine import CREATE
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.engines import ENGINES, open_engine
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.pgbackrest.options import PGBACKREST_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.planning import (
-    Policy,
-    State,
-    choose,
-    fates,
     holder,
     known,
     measure,
-    order_for,
-    predicted_bytes,
     prepare_stores,
     read_policy,
     settle,
 )
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Backup, Repository
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.retention import Decision, Known
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.removal import expire, remove_leftovers
+from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.repository import Repository
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.server import (
     measure_server,
     refuse_failing_archiver,
 )
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.registry import clear_leftover
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.restic.files import ResticFiles
-from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.store import Store
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.wal import remote as wal_remote
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError, UnavailableError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
-    LOGIN_OPTIONS,
-)
-from ansible_collections.wellkept.maintenance.plugins.module_utils.quantities import human_bytes
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
 OPTIONS: dict[str, dict[str, t.Any]] = {
@@ -321,7 +309,7 @@ def back_up(module: AnsibleModule, part: Part) -> None:
     if module.check_mode:
         engine.keep_wal(part, check_mode=True)
         tell_unavailable(unavailable, part)
-        foretell(measure(engine, server, policy, part, unavailable), part)
+        announce(measure(engine, server, policy, part, unavailable), part)
         return
     repository.prepare()
     with repository.locked(holder(module.params)):
@@ -334,7 +322,7 @@ def back_up(module: AnsibleModule, part: Part) -> None:
         state = measure(engine, server, policy, part, unavailable)
         decision, state = settle(state, part)
         if decision.due:
-            backup = act(module, state, decision, part)
+            backup = act(params, state, decision, part)
             if backup is None:
                 return  # without a new backup, no old one goes
             state = state._replace(known=[*state.known, known(repository, backup)])
@@ -342,128 +330,6 @@ def back_up(module: AnsibleModule, part: Part) -> None:
             report_newest(state, part)
         expire(state, part)
         engine.thin_out_wal(server.system_identifier, part)
-
-
-def tell_unavailable(unavailable: t.Mapping[str, MaintenanceError], part: Part) -> None:
-    for name, error in unavailable.items():
-        findings.report_unavailable(name, error, part)
-
-
-def act(module: AnsibleModule, state: State, decision: Decision, part: Part) -> Backup | None:
-    """Make the backup that is due; where an incremental one is refused, a full one. None when there is no room."""
-    engine, policy = state.engine, state.policy
-    began = time.monotonic()
-    order = order_for(decision, state)
-    if not has_room(state, predicted_bytes(state, order), part):
-        return None
-    part.require(
-        "type of the backup", True, expected="incremental where possible", observed=f"{decision.type}: {decision.why}"
-    )
-    earlier = engine.list()
-    try:
-        made = engine.create(module.params, order, holder(module.params))
-    except IncrementalRefusedError as refused:
-        part.check(
-            "incremental backup",
-            "warned",
-            expected=f"one that builds on {order.parent}",
-            observed=refused.observed,
-            advice="A full one was made instead. Look at summarize_wal and wal_summary_keep_time.",
-        )
-        full = order._replace(type="full", parent="")
-        made = engine.create(module.params, full, holder(module.params))
-    findings.report_created(part, made, policy.max_block, time.monotonic() - began)
-    findings.report_lacks(made.backup, {*state.unavailable, *made.backup.metadata["stores"]}, part)
-    findings.report_size(part, made.backup, earlier)
-    return made.backup
-
-
-def has_room(state: State, needed: int, part: Part) -> bool:
-    repository = state.engine.repository
-    return findings.report_space(
-        part, repository.directory, needed, free=repository.free_bytes(), min_free=state.policy.min_free
-    )
-
-
-def report_newest(state: State, part: Part) -> None:
-    """Nothing is due: say what shows that."""
-    engine = state.engine
-    newest = max(state.known, key=lambda backup: backup.finished)
-    verifications = engine.verify_chain(newest.label, quick=True)
-    age = (datetime.now(timezone.utc) - newest.finished).total_seconds()
-    backup = engine.repository.backup(newest.label)
-    findings.report_newest(part, backup, verifications, age)
-    findings.report_lacks(backup, state.unavailable, part)
-    part.metric("repository_free_bytes", engine.repository.free_bytes(), "bytes")
-
-
-def expire(state: State, part: Part) -> None:
-    decided = fates(state)
-    for label, reason in decided.going.items():
-        try:
-            size = state.engine.expire(label, state.policy.stores)
-        except MaintenanceError as error:
-            findings.report_not_removed(label, error, part)
-            continue
-        part.change("backup", label, human_bytes(size), f"expired: {reason}")
-    for store in state.policy.stores:
-        tidy(store, state, part)
-    left = {backup.label for backup in state.engine.list()}
-    findings.report_retention(part, decided, state.policy.rules, "went", failed=left & set(decided.going))
-
-
-def tidy(store: Store, state: State, part: Part) -> None:
-    if store.name in state.unavailable:
-        return
-    try:
-        store.tidy(state.engine.repository, part)
-    except UnavailableError as error:
-        findings.report_not_removed(f"what nobody needs in the store {store.name}", error, part)
-
-
-def remove_leftovers(engine: Engine, policy: Policy, part: Part) -> None:
-    """Remove what killed runs left."""
-    repository = engine.repository
-    names = repository.leftovers()
-    for name in names:
-        try:
-            clear_leftover(repository, name, policy.stores)
-            engine.clear_leftover(name.partition("-")[2])
-        except MaintenanceError as error:
-            findings.report_not_removed(name, error, part)
-            continue
-        size = repository.remove_leftover(name)
-        part.change("leftover", name, human_bytes(size), "removed")
-    part.require(
-        "leftovers of killed runs",
-        not repository.leftovers(),
-        expected="none",
-        observed=f"{len(names)} removed" if names else "none",
-        advice=f"Remove them from {repository.directory} by hand.",
-    )
-
-
-def foretell(state: State, part: Part) -> None:
-    """Check mode: record what would be done."""
-    for name in state.leftovers:
-        part.change("leftover", name, "present", "would be removed")
-    decision = choose(state)
-    if decision.due:
-        needed = predicted_bytes(state, order_for(decision, state))
-        has_room(state, needed, part)
-        words = f"{decision.type}, about {human_bytes(needed)} ({decision.why})"
-        part.change("backup", f"new backup of {state.engine.repository.cluster}", "absent", words)
-        for store in order_for(decision, state).stores:
-            store.foretell(state.engine.repository, part)
-        chain = (*next((b.chain for b in state.known if b.label == decision.parent), ()), "new")
-        expected = Known("new", decision.type, chain, datetime.now(timezone.utc))
-        state = state._replace(known=[*state.known, expected])
-    else:
-        report_newest(state, part)
-    decided = fates(state, look=False)
-    for label, reason in decided.going.items():
-        part.change("backup", label, "present", f"would expire: {reason}")
-    findings.report_retention(part, decided, state.policy.rules, "would go")
 
 
 def main() -> None:
