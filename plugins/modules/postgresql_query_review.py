@@ -178,30 +178,18 @@ artifacts:
   sample: []
 """
 
-import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.wellkept.maintenance.plugins.module_utils.activity import carry_out
-from ansible_collections.wellkept.maintenance.plugins.module_utils.database import extensions, scope, session
-from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.database import extensions, scope
 from ansible_collections.wellkept.maintenance.plugins.module_utils.options import read_at_least, read_size
-from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import (
-    LOGIN_OPTIONS,
-    QueryError,
-)
-from ansible_collections.wellkept.maintenance.plugins.module_utils.query_review import (
-    activity,
-    comparison,
-    report_server,
-    report_statements,
-    statements,
-    tables,
-)
+from ansible_collections.wellkept.maintenance.plugins.module_utils.postgresql import LOGIN_OPTIONS
+from ansible_collections.wellkept.maintenance.plugins.module_utils.query_review.judging import decide
+from ansible_collections.wellkept.maintenance.plugins.module_utils.query_review.measuring import measure
+from ansible_collections.wellkept.maintenance.plugins.module_utils.query_review.report import report
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 
-EXTENSION = "pg_stat_statements"
-PURPOSE = "query review"
 OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
     **LOGIN_OPTIONS,
     **scope.SCOPE_OPTIONS,
@@ -225,193 +213,11 @@ OPTIONS: t.Dict[str, t.Dict[str, t.Any]] = {
 }
 
 
-class Seen(t.NamedTuple):
-    """All that was measured."""
-
-    basis: activity.Basis
-    databases: t.Dict[str, t.Dict[str, t.Any]]
-    sessions: activity.Sessions
-    statistics: t.Optional[statements.Statistics]
-    obstacle: t.Optional[statements.Obstacle]
-    scanned: t.List[tables.Scanned]
-    foreign_keys: t.List[tables.ForeignKey]
-    names: t.List[str]
-    skipped: t.List[t.Tuple[str, str]]
-    schema: str
-    database: str  # that has the extension
-
-
-class Judged(t.NamedTuple):
-    """What follows from it."""
-
-    intervals: t.List[comparison.Interval]
-    kept: t.List[comparison.Interval]
-    cutoff: float
-    rules: comparison.Rules
-    compares: bool
-    activity: activity.Activity
-
-
-def measure(module: AnsibleModule, part: Part) -> t.Tuple[Seen, t.Optional[comparison.Memory]]:
-    """Ask the server for its counters, and each database for what may lack an index."""
-    params = module.params
-    with connected(params, params["login_db"]) as connection:
-        chosen = scope.chosen(connection, params)
-        basis = activity.read_basis(connection)
-        memory = comparison.read_memory(params["previous"], basis.server)
-        databases = activity.read_databases(connection, params)
-        sessions = activity.read_sessions(connection)
-        obstacle = statements.obstacle_of_server(connection)
-    names = names_of(chosen)
-    statistics, place = None, ("", "")
-    if obstacle is None:
-        statistics, obstacle, place = read_statistics(module, names, part)
-    scanned, foreign_keys = survey(params, chosen, memory, databases)
-    seen = Seen(
-        basis,
-        databases,
-        sessions,
-        statistics,
-        obstacle,
-        scanned,
-        foreign_keys,
-        names,
-        chosen.skipped,
-        schema=place[1],
-        database=place[0],
-    )
-    return seen, memory
-
-
-Place = t.Tuple[str, str]  # database and schema of the extension
-
-
-def read_statistics(
-    module: AnsibleModule, names: t.Sequence[str], part: Part
-) -> t.Tuple[t.Optional[statements.Statistics], t.Optional[statements.Obstacle], Place]:
-    """The counters, read in whichever database has the extension, which is installed in login_db if need be."""
-    params = module.params
-    for name in dict.fromkeys([params["login_db"], *names]):
-        with contextlib.suppress(MaintenanceError), connected(params, name) as connection:
-            schema = extensions.schema_of(connection, EXTENSION)
-            if schema is not None:
-                return (*_read(connection, schema, params), (name, schema))
-    with connected(params, params["login_db"]) as connection:
-        wanted = params["create_extensions"]
-        provided = extensions.provide(connection, EXTENSION, create=wanted, part=part, check_mode=module.check_mode)
-        if provided is not None:
-            return (*_read(connection, provided, params), (params["login_db"], provided))
-    observed = "the extension would be installed" if part.changes else "no database has the extension"
-    obstacle = statements.Obstacle(observed, f"CREATE EXTENSION {EXTENSION}; in the database {params['login_db']}.")
-    return None, obstacle, ("", "")
-
-
-def connected(params: t.Dict[str, t.Any], name: str) -> t.ContextManager[t.Any]:
-    return contextlib.closing(session.open_session(params, name, purpose=PURPOSE))
-
-
-def _read(
-    connection: t.Any, schema: str, params: t.Dict[str, t.Any]
-) -> t.Tuple[t.Optional[statements.Statistics], t.Optional[statements.Obstacle]]:
-    try:
-        return statements.read_statistics(connection, schema, params), None
-    except QueryError as error:
-        return None, statements.obstacle_of_refusal(error)
-
-
-def survey(
-    params: t.Dict[str, t.Any],
-    chosen: scope.Scope,
-    memory: t.Optional[comparison.Memory],
-    databases: t.Dict[str, t.Dict[str, t.Any]],
-) -> t.Tuple[t.List[tables.Scanned], t.List[tables.ForeignKey]]:
-    """What may lack an index, in all databases but templates; one that is gone meanwhile counts as skipped."""
-    scanned: t.List[tables.Scanned] = []
-    foreign_keys: t.List[tables.ForeignKey] = []
-    patterns = scope.TablePatterns(params)
-    for name in names_of(chosen):
-        before = memory.tables if memory and activity.counts_on(name, databases, memory.databases) else None
-        try:
-            with connected(params, name) as connection:
-                patterns.look(connection)
-                scanned += tables.read_scanned(connection, name, params, before)
-                foreign_keys += tables.read_foreign_keys(connection, name, params)
-        except MaintenanceError as error:
-            chosen.skipped.append((name, error.observed))
-    patterns.refuse_unmatched()
-    return scanned, foreign_keys
-
-
-def names_of(chosen: scope.Scope) -> t.List[str]:
-    return [database.name for database in chosen.databases if not database.is_template]
-
-
-def decide(seen: Seen, memory: t.Optional[comparison.Memory], params: t.Dict[str, t.Any]) -> Judged:
-    """What was counted since the last review, and what of it the next one needs."""
-    rules = comparison.Rules(
-        params["regression_factor"],
-        params["regression_min_seconds"],
-        params["min_calls"],
-        tuple(params["accepted_statements"]),
-    )
-    found = seen.statistics
-    continuous = comparison.same_counters(memory, found.reset if found else None)
-    intervals = [comparison.interval_of(one, memory, continuous) for one in (found.statements if found else [])]
-    kept, cutoff = comparison.worth_remembering(intervals, params["top"])
-    before = memory.databases if memory else {}
-    between = activity.activity_between(seen.databases, before, seen.basis, memory.measured if memory else None)
-    return Judged(intervals, kept, cutoff, rules, bool(memory and memory.statements), between)
-
-
-def memory_for_next(seen: Seen, judged: Judged) -> t.Dict[str, t.Any]:
-    """What the next review compares with; it comes back to it by way of the ledger."""
-    return {
-        "version": comparison.MEMORY_VERSION,
-        "measured": round(seen.basis.now, 3),
-        "server": seen.basis.server,
-        "reset": seen.statistics.reset if seen.statistics else None,
-        "evicted": seen.statistics.evicted if seen.statistics else None,
-        "cutoff": round(judged.cutoff, 6),
-        "statements": comparison.remembered_statements(judged.kept, judged.rules),
-        "databases": seen.databases,
-        "tables": [{"database": one.database, "table": one.table, "scans": one.scans} for one in seen.scanned],
-    }
-
-
-def read_texts(seen: Seen, judged: Judged, params: t.Dict[str, t.Any]) -> t.Dict[t.Tuple[str, str], str]:
-    """What may be shown of the statements that are told of."""
-    if not seen.schema:
-        return {}
-    slower = [one for one in judged.intervals if comparison.is_slower(one, judged.rules)]
-    wanted = {one.statement.key: one.statement for one in [*judged.kept, *slower]}
-    with connected(params, seen.database) as connection:
-        return statements.read_texts(connection, seen.schema, list(wanted.values()))
-
-
-def report(seen: Seen, judged: Judged, params: t.Dict[str, t.Any], part: Part) -> None:
-    """What was found, as checks and metrics; all of it is for people to act on."""
-    remembered = memory_for_next(seen, judged)
-    report_server.report_scope(seen.basis, seen.names, seen.skipped, part)
-    if seen.statistics is None and seen.obstacle is not None:
-        report_statements.report_obstacle(seen.obstacle, remembered, part)
-    elif seen.statistics is not None:
-        texts = read_texts(seen, judged, params)
-        period = report_server.period_of(judged.activity) if judged.compares else "since the counters began"
-        report_statements.report_statistics(seen.statistics, remembered, part)
-        report_statements.report_top(judged.intervals, params["top"], texts, period, part)
-        if judged.compares:
-            report_statements.report_speed(judged.intervals, judged.rules, texts, part)
-    report_server.report_scanned(seen.scanned, params, part)
-    report_server.report_foreign_keys(seen.foreign_keys, params, part)
-    report_server.report_sessions(seen.sessions, params, part)
-    report_server.report_activity(judged.activity, params, part)
-
-
 def work(module: AnsibleModule, part: Part) -> None:
     """Only reads, so that check mode differs in nothing but the extension."""
     params = module.params
     refuse_bad_options(params)
-    seen, memory = measure(module, part)
+    seen, memory = measure(params, part, check_mode=module.check_mode)
     report(seen, decide(seen, memory, params), params, part)
 
 
