@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ..errors import MaintenanceError
-from ..quantities import parse_duration
+from ..options import read_duration
 from . import config, runner
 from .audit import Scope
 
@@ -78,25 +77,12 @@ class Settings(t.NamedTuple):
 def settings_of(params: t.Mapping[str, t.Any]) -> Settings:
     """The settings that the module's *params* state; raises MaintenanceError that names a value which is refused."""
     config_dir = params["config_dir"] or os.path.join(params["state_dir"], "log_rotation")
-    growing_within = _duration(params, "growing_within")
+    growing_within = read_duration(params, "growing_within")
     return Settings(
         policies=config.policies_of(params["policies"]),
         place=runner.place_of(os.path.abspath(config_dir), params["state_file"]),
         scope=Scope(params["audit_roots"], params["audit_names"], params["ignore"], growing_within),
         system_config=params["system_config"],
-        reopen_within=_duration(params, "reopen_within"),
-        timeout=_duration(params, "timeout"),
+        reopen_within=read_duration(params, "reopen_within"),
+        timeout=read_duration(params, "timeout"),
     )
-
-
-def _duration(params: t.Mapping[str, t.Any], key: str) -> float:
-    try:
-        return parse_duration(params[key])
-    except ValueError as error:
-        raise MaintenanceError(
-            "read the options of log_rotation",
-            where=key,
-            expected="a duration such as 90s or 1d",
-            observed=repr(params[key]),
-            advice=str(error),
-        ) from None
