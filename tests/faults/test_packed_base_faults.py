@@ -255,12 +255,19 @@ def test_a_link_of_the_size_of_a_file_is_refused(harmed: RestoreSite, tmp_path: 
     assert "of the type b'2'" in problems_of(forge(full, path, change), tmp_path / "check")[0]
 
 
-def test_a_restore_lays_down_all_files_of_the_manifest_or_fails(harmed: RestoreSite, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(without_a_file, "missing: base/"), (with_a_file_that_grew, "in their sizes"), (with_a_link, "of the type b'2'")],
+    ids=["a file less", "a file that grew", "a link"],
+)
+def test_a_restore_lays_down_all_files_of_the_manifest_or_fails(
+    harmed: RestoreSite, tmp_path: Path, change: Callable[[Members], None], words: str
+) -> None:
     full, _incremental = both(harmed)
-    forged = forge(full, next(path for path in archives(full) if has_a_relation(path)), without_a_file)
+    forged = forge(full, next(path for path in archives(full) if has_a_relation(path)), change)
     with pytest.raises(MaintenanceError, match="unpack the base backup") as refused:
         harmed.engine.restore(forged.label, str(tmp_path / "restored"))
-    assert "missing: base/" in str(refused.value)
+    assert words in str(refused.value)
 
 
 def test_an_archive_that_is_damaged_behind_its_last_file_is_refused(harmed: RestoreSite, tmp_path: Path) -> None:

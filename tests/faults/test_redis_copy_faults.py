@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.redis_copies import RedisCopies
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
-from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import rdb, snapshot
+from ansible_collections.wellkept.maintenance.plugins.module_utils.redis import instance, rdb, snapshot
 from ansible_collections.wellkept.maintenance.plugins.module_utils.redis.client import Redis, RedisError
+from ansible_collections.wellkept.maintenance.plugins.module_utils.restore import redis_content
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_redis import ScratchRedis
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
 from support.damage import empty, flip
@@ -380,6 +381,37 @@ def test_keys_that_the_copy_lacks_are_told_when_it_is_made(whole: tuple[RedisBac
     assert found == ["passed", "failed", "failed"]
 
 
+def test_a_file_of_another_moment_than_the_server_announced_makes_no_backup(
+    whole: tuple[RedisBackups, RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived is sound, and not what was said to come."""
+    backups, server = whole
+    earlier = backups.file(backups.back_up(server.option("shop")))
+    server.do("INCR", "visits")
+    genuine = instance.copy
+
+    def copy(server: Any, path: str, **options: Any) -> Any:
+        answer = genuine(server, path, **options)
+        Path(path).write_bytes(earlier.read_bytes())
+        return answer
+
+    monkeypatch.setattr(instance, "copy", copy)
+    with pytest.raises(MaintenanceError) as refused:
+        backups.back_up(server.option("shop"))
+    assert refused.value.expected != refused.value.observed
+    assert " at " in refused.value.observed
+
+
+def test_a_value_that_cannot_be_read_is_told(whole: tuple[RedisBackups, RedisServer]) -> None:
+    """As if what was loaded under a key were of another type than the server says."""
+    _backups, server = whole
+    server.do("SET", "plain", "text")
+    with server.connect() as connection:
+        assert redis_content._unreadable(connection, "string", b"plain") == ""
+        for kind in ("list", "set", "zset", "hash", "stream"):
+            assert "WRONGTYPE" in redis_content._unreadable(connection, kind, b"plain")
+
+
 def test_a_marker_that_has_expired_is_not_called_found(whole: tuple[RedisBackups, RedisServer]) -> None:
     backups, server = whole
     backup = backups.back_up(server.option("shop"))
@@ -453,6 +485,8 @@ SOUND = r"echo '[offset 1] \\o/ RDB looks OK! \\o/'; echo '[info] 3 keys read'; 
         ("exit 0", "exit status 0"),
         ("echo '--- RDB ERROR DETECTED ---'; exit 0", "ERROR DETECTED"),
         (f"{SOUND}; exit 1", "exit status 1"),
+        ("echo '[info] 3 keys read'; echo '[info] 0 expires'", "exit status 0"),
+        (r"echo '[offset 1] \\o/ RDB looks OK! \\o/'", "exit status 0"),
         ("kill -SEGV $$", "exit status -11"),
     ],
 )
