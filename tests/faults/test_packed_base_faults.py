@@ -273,7 +273,7 @@ def test_a_restore_lays_down_all_files_of_the_manifest_or_fails(
 def test_an_archive_that_is_damaged_behind_its_last_file_is_refused(harmed: RestoreSite, tmp_path: Path) -> None:
     full, _incremental = both(harmed)
     path = archives(full)[0]
-    flip(path, path.stat().st_size - 1, 0)  # in the checksum of zstd
+    path.write_bytes(path.read_bytes() + b"what zstd cannot read, after all that tar needs")
     with pytest.raises(MaintenanceError, match="unpack the base backup"):
         harmed.engine.restore(fit_hash(full, path).label, str(tmp_path / "restored"))
 
