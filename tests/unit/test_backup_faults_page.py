@@ -9,7 +9,8 @@ from pathlib import Path
 from support.modules import ROOT
 
 PAGE = ROOT / "docs" / "backup-faults.md"
-NAMED = re.compile(r"`([a-z]+/test_\w+\.py)::(test_\w+)`")
+# Below tests/, or of a scenario on hosts.
+NAMED = re.compile(r"`((?:molecule/\w+/tests|[a-z]+)/test_\w+\.py)::(test_\w+)`")
 
 
 def functions_of(path: Path) -> set[str]:
@@ -24,4 +25,5 @@ def test_each_fault_names_a_test_that_there_is() -> None:
         named = NAMED.findall(row)
         assert named, row
         for file, name in named:
-            assert name in functions_of(ROOT / "tests" / file), f"{file}::{name}"
+            path = ROOT / file if file.startswith("molecule/") else ROOT / "tests" / file
+            assert name in functions_of(path), f"{file}::{name}"
