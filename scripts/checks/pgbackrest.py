@@ -22,7 +22,7 @@ _SWITCHES = (
     ("a set that the verdict does not name", "verdict.py",
      '[*self.general, f"pgbackrest verify does not say that {label} is valid"]', "self.general", WORDS),
     ("a set that pgBackRest has lost", "sets.py", "return [f\"pgBackRest does not list its set {label} any more\"]",
-     "return []", f"{FAULTS}::test_a_set_that_is_gone_is_found"),
+     "return []", SETS),
     ("pages that pgBackRest found damaged", "sets.py", 'if entry.get("error")', "if False", SETS),
     ("what a set builds on", "sets.py", 'entry["prior"] != remembered["prior"]', "False", SETS),
     ("a set of another backup", "sets.py", '(entry.get("annotation") or {}).get("wellkept") != backup.label', "False",
