@@ -416,7 +416,7 @@ class TestTheWay:
             try:
                 wait_until(lambda: len(list(mirror.there.rglob("base/*"))) > 20, "files are there")
                 assert server.cut()
-                output, _errors = process.communicate(timeout=120)
+                output, _errors = process.communicate(timeout=300)
             finally:
                 process.kill()
             assert '"failed": true' in output
@@ -469,7 +469,7 @@ def test_two_at_once_do_not_meet(servers: Servers, site: SmallSite) -> None:
         wait_until(lambda: any(mirror.there.iterdir()), "it has begun")
         assert "held by" in mirror.mirror()["msg"]
         first.send_signal(signal.SIGTERM)
-        output, _errors = first.communicate(timeout=120)
+        output, _errors = first.communicate(timeout=300)
         assert "stopped by SIGTERM" in output
     finally:
         first.kill()

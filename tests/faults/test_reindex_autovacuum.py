@@ -62,7 +62,7 @@ def test_an_autovacuum_that_waits_for_a_rebuild_gets_its_table_at_once(server: P
         # Autovacuum may have the table for so long that the leftover is the next run's to drop.
         server.sql(f"ALTER DATABASE {DATABASE} RESET campus.pause")
         wait_until(lambda: not server.sql("SELECT 1 FROM pg_stat_progress_vacuum"))
-        shown = modules.run({**options, "retry_for": "60s"})
+        shown = modules.run({**options, "retry_for": "5m"})
     assert not shown["failed"], shown["msg"]
     assert_same(before, content(server, DATABASE))
     assert_nothing_left_behind(server, tmp_path / "state")

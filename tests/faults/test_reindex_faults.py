@@ -253,7 +253,7 @@ def sessions(server: PostgresServer, condition: str) -> list[int]:
 def test_without_its_watcher_no_rebuild_goes_on_and_with_a_new_one_it_is_done(
     server: PostgresServer, before: Content, options: dict[str, Any], gate: Gate
 ) -> None:
-    process = begin(gate, options, retry_for="60s")
+    process = begin(gate, options, retry_for="5m")
     (watcher,) = sessions(server, "query NOT LIKE 'REINDEX%'")
     begun = gate.waiting()
     server.sql(f"SELECT pg_terminate_backend({watcher})")
@@ -365,7 +365,7 @@ def test_a_standby_that_lags_puts_a_rebuild_off_until_it_has_caught_up(
         standby.sql("SELECT pg_wal_replay_resume()")
         behind = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn < pg_current_wal_lsn()"
         wait_until(lambda: not server.sql(behind))
-        shown = assert_heals(server, {**options, "max_replica_lag": "256KiB", "retry_for": "60s"}, before)
+        shown = assert_heals(server, {**options, "max_replica_lag": "256KiB", "retry_for": "5m"}, before)
         assert "mark_slowly" in changed(shown)
         refused = run_module("postgresql_reindex", {**options, **standby.login()})
         assert refused["skipped"]

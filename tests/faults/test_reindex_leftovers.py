@@ -77,7 +77,7 @@ def interrupt(server: PostgresServer, statement: str, dbname: str = DATABASE) ->
         locked = f"SELECT 1 FROM pg_locks WHERE pid = {pid} AND NOT granted"
         wait_until(lambda: server.sql(waits) and server.sql(locked))
         connection.cancel()
-        thread.join(60)
+        thread.join(300)
         assert errors, f"{statement} was not interrupted"
 
 
@@ -204,7 +204,7 @@ def test_a_leftover_that_somebody_rebuilds_at_this_moment_is_left_to_them(
         assert leftovers(server) == ["student_email_key_ccold"]
         assert not [change for change in shown["changes"] if change["kind"] == "leftover index"]
         reader.execute("ROLLBACK")
-        by_hand.join(60)
+        by_hand.join(300)
         assert not by_hand.is_alive()
     assert leftovers(server) == []
     assert_same(before, content(server, DATABASE))

@@ -200,7 +200,7 @@ def test_nobody_is_the_victim_of_a_deadlock_with_a_rebuild(server: PostgresServe
 
 def protected(server: PostgresServer, options: dict[str, Any], hold: float) -> None:
     before = content(server, DATABASE)
-    rebuild = functools.partial(run_module, "postgresql_reindex", {**options, "retry_for": f"{hold + 60}s"})
+    rebuild = functools.partial(run_module, "postgresql_reindex", {**options, "retry_for": f"{hold + 300}s"})
     seen, shown = with_a_snapshot_that_began_meanwhile(server, rebuild, hold, lambda clients: clients.alter.count > 0)
     print(f"a snapshot held for {hold:.0f} s meanwhile: longest stall {seen.longest:.2f} s: {seen}")
     assert not shown["failed"], shown["msg"]
@@ -253,7 +253,7 @@ def test_a_long_reader_of_the_table_is_waited_for_by_nobody_but_the_rebuild(
 ) -> None:
     """The rebuild ends only when readers that began before its end have gone: it keeps a lock until then."""
     before = content(server, DATABASE)
-    work = Work(lambda: run_module("postgresql_reindex", {**options, "retry_for": "60s"}))
+    work = Work(lambda: run_module("postgresql_reindex", {**options, "retry_for": "5m"}))
     select = Client(server, SELECT, DATABASE, pause=0.005)
     machine = bystander(server)
     gate = Gate(server, DATABASE)

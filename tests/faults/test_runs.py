@@ -69,7 +69,7 @@ def test_a_killed_controller_loses_no_finished_result_and_the_next_run_reports_i
 def test_control_c_ends_the_run_as_interrupted_at_once(frame: Frame) -> None:
     process = start_hanging_in_second(frame)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode != 0
     assert frame.ledger.open_runs() == []
     assert frame.ledger.interrupted_since("")[0]["state"] == "interrupted"
@@ -111,7 +111,7 @@ def test_a_killed_worker_process_leaves_the_run_interrupted_with_its_results(fra
     process = start_hanging_in_second(frame)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     end_sample_left_behind(frame)
     assert process.returncode != 0
     run = frame.ledger.interrupted_since("")[0]
@@ -131,7 +131,7 @@ def test_a_second_run_on_the_same_host_is_told_who_is_at_work_since_when_and_tou
         assert frame.executions() == before
     finally:
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=120)
+        first.communicate(timeout=300)
 
 
 def test_an_activity_that_still_runs_elsewhere_holds_its_lock_on_the_host(frame: Frame) -> None:
@@ -145,7 +145,7 @@ def test_an_activity_that_still_runs_elsewhere_holds_its_lock_on_the_host(frame:
         assert "since 20" in done.stdout
     finally:
         first.send_signal(signal.SIGINT)
-        first.communicate(timeout=120)
+        first.communicate(timeout=300)
 
 
 def refused(frame: Frame, words: str) -> None:

@@ -405,7 +405,7 @@ def test_nobody_waits_longer_than_the_bound(site: VacuumSite) -> None:
     threads = [threading.Thread(target=alter, args=(table,)) for table in waits]
     for thread in threads:
         thread.start()
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     stop.set()
     for thread in threads:
         thread.join()
@@ -424,7 +424,7 @@ def test_a_signal_to_stop_cancels_the_vacuum_on_the_server(site: VacuumSite) -> 
     process = module_process("postgresql_vacuum", slow(site))
     wait_until(lambda: vacuum_processes(site), "the vacuum to be at work")
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert "stopped by SIGTERM" in output, output + errors
     assert vacuum_processes(site) == []
 
@@ -454,7 +454,7 @@ def test_two_runs_at_once_never_work_in_one_database(site: VacuumSite, tmp_path:
     assert check["status"] == "failed"
     assert f"process {pid}" in check["observed"]
     process.terminate()
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert "public.orders" in changed_tables(site.vacuum())
 
 
@@ -482,7 +482,7 @@ def test_a_server_that_goes_away_in_the_middle_is_told_with_what_was_done(
     process = module_process("postgresql_vacuum", slow(site))
     wait_until(lambda: vacuum_processes(site), "the vacuum to be at work")
     own_server.stop("immediate")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert '"failed": true' in output, output + errors
     assert "Traceback" not in output + errors
     assert "public.orders" not in str([line for line in output.splitlines() if "vacuum done" in line])

@@ -174,7 +174,7 @@ def test_an_index_that_is_being_built_is_named_as_such(server: PostgresServer) -
                 lambda: server.sql("SELECT count(*) FROM pg_stat_progress_create_index WHERE index_relid <> 0")[0][0]
             )
             index = measured(server)["slow_key"]
-        build.join(60)
+        build.join(300)
     assert (index.method, index.reason) == ("none", "it is being built")
     assert measured(server)["slow_key"].method == "pgstatindex"
 
@@ -243,7 +243,7 @@ def test_tables_and_indexes_that_come_and_go_all_the_time_do_not_fail_the_run(se
                 measure_tables(connection, BloatSettings(catalogs=False))
     finally:
         stop.set()
-        worker.join(60)
+        worker.join(300)
 
 
 @contextlib.contextmanager
@@ -301,7 +301,7 @@ def test_those_who_wait_behind_the_measurement_do_not_wait_long(server: Postgres
         )
         found = measured(server, lock_timeout_ms=300)
         assert found["queue_key"].size_bytes > 0
-    waiting.join(60)
+    waiting.join(300)
     assert not waiting.is_alive()
 
 
@@ -488,7 +488,7 @@ def test_a_lock_that_is_released_while_it_is_waited_for_leads_to_a_measurement(s
             wait_until(
                 lambda: server.sql("SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'")[0][0]
             )
-        waiter.join(60)
+        waiter.join(300)
     assert [name for name in found if not name.startswith("pg_toast")] == ["renamed_key"]
     assert found["renamed_key"].method == "pgstatindex"
     assert found["renamed_key"].size_bytes == server.sql("SELECT pg_relation_size('renamed_key')")[0][0] < size
