@@ -47,7 +47,8 @@ class Login(t.NamedTuple):
 
 def read_login(option: t.Mapping[str, t.Any], purpose: str) -> Login:
     """The login in the values of OPTIONS; where a file is not named, ssh takes its own. Raises ValueError."""
-    login = Login(purpose=purpose, **{name: option[name] for name in OPTIONS if option.get(name)})
+    given = {name: option[name] for name in OPTIONS if option.get(name)}
+    login = Login(**{"host": "", **given, "purpose": purpose})
     if not _HOST.fullmatch(login.host) or not _USER.fullmatch(login.user):
         raise ValueError("host and user must be given, as plain words")
     for name in ("key_file", "known_hosts"):
