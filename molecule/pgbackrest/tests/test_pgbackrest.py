@@ -147,10 +147,11 @@ def test_the_key_of_the_repository_is_where_it_must_be_and_nowhere_else(db1, art
 
 
 def test_later_backups_build_on_the_full_one(db1, backup1):
-    full = newest(backup1)["label"]
+    before = newest(backup1)["label"]
+    full = before.partition("_")[0]
     assert check_statuses("backup", "db1", *NEW) == {}
     incremental = newest(backup1)
-    assert (incremental["type"], incremental["prior"]) == ("incr", full)
+    assert (incremental["type"], incremental["prior"]) == ("incr", before)
     assert check_statuses("backup", "db1", *NEW, "--extra-vars", "backup_pgbackrest_differential=true") == {}
     differential = newest(backup1)
     assert (differential["type"], differential["prior"]) == ("diff", full)
