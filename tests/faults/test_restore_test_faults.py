@@ -22,6 +22,7 @@ from ansible_collections.wellkept.maintenance.plugins.module_utils.restore impor
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.live_cluster import Live
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.scratch_cluster import ScratchCluster
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from support.halting import halted_when, killed, told
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
 from support.restore import RestoreSite, change_page
@@ -476,23 +477,13 @@ def test_a_server_on_the_live_data_directory_is_recognised_behind_its_socket(
 
 def kill_in_the_making(site: RestoreSite, seconds: float) -> None:
     """Kill a run *seconds* after it made a scratch directory; sooner, if it was done before that."""
-    while True:
-        before = set(site.scratch_names())
-        process = module_process("restore_test", site.options())
-        while process.poll() is None and not set(site.scratch_names()) - before:
-            time.sleep(0.01)
-        time.sleep(seconds)
-        if process.poll() is None:
-            # What is seen of a process that is stopped is still so when it is killed.
-            process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-            if set(site.scratch_names()) - before:
-                process.kill()
-                process.communicate()
-                return
-            process.send_signal(signal.SIGCONT)
-        process.communicate()
-        seconds /= 2
+    before: set[str] = set()
+
+    def begin() -> subprocess.Popen[str]:
+        before.update(site.scratch_names())
+        return module_process("restore_test", site.options())
+
+    killed(halted_when(begin, lambda: set(site.scratch_names()) - before, seconds))
 
 
 def test_killed_at_any_moment_nothing_runs_on_and_the_next_run_cleans_up(site: RestoreSite, good: Backup) -> None:
@@ -570,25 +561,20 @@ def test_a_process_number_that_means_somebody_else_is_left_alone(site: RestoreSi
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_told_to_stop_it_cleans_up_and_says_so(site: RestoreSite, good: Backup, number: signal.Signals) -> None:
-    process = module_process("restore_test", site.options())
-    wait_until(site.servers)
-    process.send_signal(number)
-    output, _errors = process.communicate(timeout=120)
-    shown = json.loads(output)
+    process = halted_when(lambda: module_process("restore_test", site.options()), site.servers)
+    shown = json.loads(told(process, number))
     assert shown["failed"]
     assert f"stopped by {number.name}" in shown["msg"]
     assert_nothing_left(site)
 
 
 def test_two_at_once_are_kept_apart(site: RestoreSite, good: Backup) -> None:
-    first = module_process("restore_test", site.options(run_id="first"))
-    wait_until(site.scratch_names)
-    first.send_signal(signal.SIGSTOP)
+    first = halted_when(lambda: module_process("restore_test", site.options(run_id="first")), site.scratch_names)
     second = site.test()
     first.send_signal(signal.SIGCONT)
     assert second["failed"]
     assert "held by run first" in second["msg"]
-    output, _errors = first.communicate(timeout=120)
+    output, _errors = first.communicate(timeout=300)
     assert not json.loads(output).get("failed")
 
 

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.backup.stores.copied_files import CopiedFiles
 from ansible_collections.wellkept.maintenance.plugins.module_utils.restore.file_rows import restore_files
 from ansible_collections.wellkept.maintenance.plugins.module_utils.result import Part
+from support.halting import halted_when, killed
 from support.modules import checks_by_name, module_process, run_module
 from support.postgresql import postgres_server
 from support.restore import RestoreSite
@@ -171,12 +172,9 @@ def test_killed_among_the_files_the_next_run_cleans_up(uploads: Uploads) -> None
     site = uploads.site
     rule = uploads.rule("SELECT path, sha256 FROM submission, pg_sleep(0.2)")
     before = {path: path.stat().st_mtime_ns for path in uploads.directory.rglob("*") if path.is_file()}
-    process = module_process("restore_test", site.options(**QUICK, named_files=[rule]))
+    options = site.options(**QUICK, named_files=[rule])
     laid = "wellkept-scratch-*/files/**/closed/x"
-    wait_until(lambda: list(site.scratch_dir.glob(laid)) or process.poll() is not None, "files to be laid down")
-    assert process.poll() is None
-    process.kill()
-    process.communicate()
+    killed(halted_when(lambda: module_process("restore_test", options), lambda: list(site.scratch_dir.glob(laid))))
     wait_until(lambda: not site.servers(), "the scratch server to end")
     assert site.scratch_names()
     shown = uploads.test(uploads.rule("SELECT path, sha256 FROM submission"))
