@@ -14,8 +14,16 @@ RUNS = "integration/test_backup_verification.py"
 FAULTS = "faults/test_backup_verification_faults.py"
 MUTILATIONS = f"{FAULTS}::test_every_mutilation_is_found_and_named_by_an_incremental_verification"
 
-# The steps of contents.py that the mutilations do not show.
+FLIPS = f"{FAULTS}::test_each_of_hundreds_of_flipped_bits_is_found_and_no_other_file_is_blamed"
+
+# What shows each step of contents.py.
 STEPS = {
+    "missing_files": f"{MUTILATIONS}[missing_file]",
+    "exchanged_files": f"{MUTILATIONS}[a_link_instead]",
+    "cut_or_grown_files": f"{MUTILATIONS}[append]",
+    "locked_files": f"{MUTILATIONS}[locked_file]",
+    "foreign_files": f"{MUTILATIONS}[extra_file]",
+    "missing_directories": f"{MUTILATIONS}[missing_directory]",
     "missing_wal": f"{AUDIT}::test_segments_that_the_description_does_not_name_are_missed",
     "empty_dumps": f"{FAULTS}::test_a_dump_that_was_written_empty_is_found_although_its_hash_fits",
 }
@@ -24,8 +32,8 @@ STEPS = {
 def switches() -> Iterator[Switch]:
     yield from _listed()
     for name, file, what, becomes, tests in (
-        ("bytes of files", "reading.py", "_read_one", "([], True)", (MUTILATIONS,)),
-        ("bytes of the base", "reading.py", "_by_pg_verifybackup", "([], True)", (MUTILATIONS,)),
+        ("bytes of files", "reading.py", "_read_one", "([], True)", (FLIPS,)),
+        ("bytes of the base", "reading.py", "_by_pg_verifybackup", "([], True)", (f"{MUTILATIONS}[replace]",)),
         ("words of pg_verifybackup", "reading.py", "base_problems", "[]", (PARTS,)),
         (
             "records of the WAL",
@@ -34,7 +42,7 @@ def switches() -> Iterator[Switch]:
             "[]",
             (f"{FAULTS}::test_wal_whose_records_cannot_be_read_is_found_although_its_hash_fits",),
         ),
-        ("changes since a reading", "remembered.py", "is_due", "self.read_at(path) == 0", (MUTILATIONS,)),
+        ("changes since a reading", "remembered.py", "is_due", "self.read_at(path) == 0", (f"{MUTILATIONS}[replace]",)),
         (
             "time since a reading",
             "remembered.py",
@@ -48,7 +56,7 @@ def switches() -> Iterator[Switch]:
             "contents.py",
             "hashlib.sha256(raw).hexdigest() != entry.sha256",
             "False",
-            (MUTILATIONS,),
+            (f"{MUTILATIONS}[bad_manifest]",),
         ),
         (
             "descriptions as they were written",
