@@ -105,7 +105,9 @@ def show_backups(rounds: list[Round], size: int) -> None:
             f"| {name} | {seconds:.2f} | {size / MEGA / seconds:.0f} | {seconds / plain:.2f} | "
             f"{measured.bytes / MEGA:.0f} |"
         )
-        for phase in ("base", "content", "dump", "verify_base", "verify", "sync") if name != "nothing due" else ():
+        for phase in (
+            ("base", "content", "dump", "verify_base", "hash", "verify", "sync") if name != "nothing due" else ()
+        ):
             if phase in measured.phases:
                 spent = statistics.median(each[name].phases[phase] for each in rounds)
                 print(f"| &nbsp; of it {phase} | {spent:.2f} | {size / MEGA / spent:.0f} | {spent / plain:.2f} | |")

@@ -47,7 +47,7 @@ _RECORD_HASH_VERSION = 140000
 
 _LIST = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
-       c.relpersistence::text AS persistence, c.relispopulated AS populated,
+       c.relpersistence::text AS persistence, c.relispopulated AS populated, c.relpages AS pages,
        EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass
                   AND d.objid = c.oid AND d.deptype = 'e') AS in_extension
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -108,6 +108,13 @@ _HASHES = {
     "text": 'pg_catalog.hashtextextended((t.*)::text COLLATE "C", 0)',
 }
 
+# Tables of up to 4 MiB are small: what costs time is to ask for each of them.
+_SMALL_PAGES = 512
+_SMALL_AT_ONCE = 100
+_NAMED = 3
+# libpq's PQTRANS_IDLE.
+_NO_TRANSACTION = 0
+
 Fingerprint = t.Dict[str, t.Any]
 
 
@@ -119,6 +126,8 @@ class Table(t.NamedTuple):
     method: str
     kind: str = "r"
     in_extension: bool = False
+    # As many as the last VACUUM or ANALYZE found.
+    pages: int = 0
 
     @property
     def key(self) -> str:
@@ -140,7 +149,7 @@ def tables(connection: t.Any) -> tuple[list[Table], list[dict[str, str]]]:
     compared, not_compared = [], []
     for row in _query(connection, _LIST):
         method = "record" if records and row["oid"] not in needing_text else "text"
-        table = Table(row["schema"], row["name"], method, row["kind"], row["in_extension"])
+        table = Table(row["schema"], row["name"], method, row["kind"], row["in_extension"], row["pages"])
         reason = _reason_not_to_compare(row)
         if reason:
             not_compared.append({"table": table.key, "reason": reason})
@@ -181,13 +190,37 @@ def fingerprint(connection: t.Any, chosen: t.Iterable[Table]) -> dict[str, Finge
     """Count and sum of hashes of each of *chosen*, by key: {rows, sum (a decimal number as text), method}."""
     use_settings(connection)
     found = {}
-    for table in chosen:
-        # The sum of bigint is exact: PostgreSQL adds them up as 128 bit and returns numeric.
-        total = f"coalesce(pg_catalog.sum({_HASHES[table.method]}), 0)::text"
-        statement = f"SELECT pg_catalog.count(*) AS rows, {total} AS sum FROM ONLY {table.sql} AS t"  # noqa: S608
-        row = _query(connection, statement, table.key)[0]
-        found[table.key] = {"rows": row["rows"], "sum": row["sum"], "method": table.method}
+    for batch in batches(chosen):
+        for table, row in zip(batch, _rows_of(connection, batch)):  # noqa: B905 - Python 3.9
+            found[table.key] = {"rows": row["rows"], "sum": row["sum"], "method": table.method}
     return found
+
+
+def batches(chosen: t.Iterable[Table]) -> list[list[Table]]:
+    """*chosen* as they are read, the largest first: a large table alone, small ones by one statement for many."""
+    tables_by_size = sorted(chosen, key=lambda table: -table.pages)
+    large = sum(table.pages > _SMALL_PAGES for table in tables_by_size)
+    small = range(large, len(tables_by_size), _SMALL_AT_ONCE)
+    return [[table] for table in tables_by_size[:large]] + [tables_by_size[n : n + _SMALL_AT_ONCE] for n in small]
+
+
+def _rows_of(connection: t.Any, batch: t.Sequence[Table]) -> list[dict[str, t.Any]]:
+    """Count and sum of each table of *batch*, in its order."""
+    try:
+        statement = " UNION ALL ".join(_statement(number, table) for number, table in enumerate(batch))
+        rows = _query(connection, statement, ", ".join(table.key for table in batch[:_NAMED]))
+    except MaintenanceError:
+        if len(batch) == 1 or connection.info.transaction_status != _NO_TRANSACTION:
+            raise
+        # Which of them it was is told when each is read alone.
+        return [_rows_of(connection, [table])[0] for table in batch]
+    return sorted(rows, key=lambda row: int(row["number"]))
+
+
+def _statement(number: int, table: Table) -> str:
+    # The sum of bigint is exact: PostgreSQL adds them up as 128 bit and returns numeric.
+    total = f"coalesce(pg_catalog.sum({_HASHES[table.method]}), 0)::text"
+    return f"SELECT {number} AS number, pg_catalog.count(*) AS rows, {total} AS sum FROM ONLY {table.sql} AS t"  # noqa: S608
 
 
 def with_methods_of(chosen: t.Iterable[Table], recorded: t.Mapping[str, Fingerprint]) -> list[Table]:

@@ -61,7 +61,7 @@ _CONTENT = (
      f"{FAULTS}::test_a_changed_row_is_found_though_every_checksum_fits"),
     ("databases without fingerprints", "content.py", "_not_recorded", "[]",
      f"{CATALOG}::test_a_database_without_fingerprints_is_told"),
-    ("backups without fingerprints", "flow.py", "_say_not_compared", "None",
+    ("backups without fingerprints", "examination.py", "_say_not_compared", "None",
      f"{FAULTS}::test_a_backup_without_fingerprints_is_never_proven"),
     ("amcheck", "content.py", "check_structure", "None", f"{FAULTS}::test_a_damaged_index_is_found_by_amcheck"),
     ("content of dumps", "content.py", "check_dumps", "None",

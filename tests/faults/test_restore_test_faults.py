@@ -519,7 +519,7 @@ def test_a_server_that_outlived_its_run_is_ended_by_the_next(
     child = os.fork()
     if child == 0:
         monkeypatch.setattr(scratch_cluster, "dying_with_us", lambda prefix, by_signal="": prefix)
-        monkeypatch.setattr(flow, "_examine", lambda plan, cluster, part: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(flow, "examine", lambda plan, cluster, part: os.kill(os.getpid(), signal.SIGKILL))
         site.prove(good)
         os._exit(1)
     os.waitpid(child, 0)

@@ -52,7 +52,8 @@ def test_every_verification_is_measured(backups: str) -> None:
 
 def test_every_restore_test_is_measured() -> None:
     shown = measured("restore_test.py", "--scale", "1")
-    kinds = ("copy and start alone", "fingerprint queries alone", "restore test, content alone", "its own checks",
+    kinds = ("copy and start alone, nothing synced", "copy and start alone, fsync on",
+             "fingerprint queries alone", "restore test, content alone", "its own checks",
              "unpack (zstd) and start alone", "restore test of zstd, content alone",
              "restore test with pg_amcheck and dumps")  # fmt: skip
     for kind in kinds:

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.wellkept.maintenance.plugins.module_utils.errors import MaintenanceError
 from ansible_collections.wellkept.maintenance.plugins.module_utils.fingerprint import (
     Table,
+    batches,
     compare,
     fingerprint,
     hold,
@@ -198,6 +199,32 @@ def test_any_name_that_a_table_can_have_is_read(connection: Connection, name: st
     found = taken(connection)
     assert list(found) == [table.key]
     assert found[table.key]["rows"] == 2
+
+
+def test_many_small_tables_are_read_as_one_alone_is(connection: Connection) -> None:
+    for number in range(120):
+        kind = "json" if number % 7 == 0 else "int"
+        connection.execute(f"CREATE TABLE t{number} (a {kind})")
+        connection.execute(f"INSERT INTO t{number} SELECT g::text::{kind} FROM generate_series(1, {number}) g")
+    chosen = tables(connection)[0]
+    assert len(batches(chosen)) == 2
+    alone = {key: entry for table in chosen for key, entry in fingerprint(connection, [table]).items()}
+    assert fingerprint(connection, chosen) == alone
+    assert {key: entry["rows"] for key, entry in alone.items()} == {f"public.t{n}": n for n in range(120)}
+
+
+def test_of_many_tables_the_one_that_cannot_be_read_is_named(postgresql: PostgresServer, database: str) -> None:
+    for number in range(5):
+        postgresql.sql(f"CREATE TABLE t{number} AS SELECT 1 AS a", database)
+    postgresql.sql("CREATE ROLE reader; GRANT SELECT ON t0, t1, t2, t4 TO reader", database)
+    try:
+        with postgresql.connect(database) as connection:
+            connection.execute("SET ROLE reader")
+            with pytest.raises(MaintenanceError) as caught:
+                taken(connection)
+            assert caught.value.where == "public.t3"
+    finally:
+        postgresql.sql("DROP OWNED BY reader; DROP ROLE reader", database)
 
 
 def test_names_that_a_dot_could_confuse_have_keys_of_their_own() -> None:

@@ -23,6 +23,7 @@ from .programs import run_program, workers
 from .remembered import Remembered
 from .repository import Backup, Repository, new_label
 from .server import Server
+from .tree_copy import copy_tree
 from .verification import examine
 from .wal.keeping import keep_wal, thin_out
 from .wal.source import Directories, WalSource
@@ -106,9 +107,7 @@ class CoreEngine(Engine):
                 command = [program, "--output", directory, *bases]
                 run_program(command, {}, None, what="combine the chain of backups")
                 return
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            command = ["cp", "-a", "--reflink=auto", "--no-target-directory", bases[0], directory]
-            run_program(command, {}, None, what="copy the base backup")
+            copy_tree(bases[0], directory, "copy the base backup")
 
     def incremental_refused(self, server: Server) -> str:
         return server.incremental_refused

@@ -42,7 +42,9 @@ def _listed(connection: t.Any, queries: t.Mapping[str, str]) -> Listing:
     fingerprint.use_settings(connection)  # how types are written depends on the search path
     found: Listing = {}
     for kind, statement in queries.items():
-        for row in postgresql.query(connection, statement):
-            facts = row["facts"] if isinstance(row["facts"], dict) else json.loads(row["facts"])
+        rows = postgresql.query(connection, f"SELECT name, facts::text AS facts FROM ({statement}) AS listed")  # noqa: S608
+        # All at once: to read each alone takes as long as to have it listed.
+        every = json.loads("[" + ",".join(row["facts"] for row in rows) + "]")
+        for row, facts in zip(rows, every):  # noqa: B905 - Python 3.9
             found[f"{kind} {row['name']}"] = {name: value for name, value in facts.items() if value is not None}
     return found

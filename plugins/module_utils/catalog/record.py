@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from .. import postgresql
 from ..files import read_json, sha256_of, write_json
@@ -39,14 +40,21 @@ def write(path: str, params: t.Mapping[str, t.Any], readers: t.Sequence[Reader])
     changing: list[str] = []
     for reader in readers:
         with contextlib.closing(postgresql.connect(params, reader.database)) as later:
-            found, unsure = certain(listing.of_database(reader.reader), listing.of_database(later))
+            found, unsure = certain(*_both(listing.of_database, reader.reader, later))
             changing += [f"{name} in {reader.database}" for name in unsure]
             databases[reader.database] = {"objects": found, "sequences": reader.sequences}
             if reader is readers[0]:
-                cluster, unsure = certain(listing.of_cluster(reader.reader), listing.of_cluster(later))
+                cluster, unsure = certain(*_both(listing.of_cluster, reader.reader, later))
                 changing += unsure
     write_json(path, {"cluster": cluster, "databases": databases, "changing": changing})
     return {"sha256": sha256_of(path), "bytes": os.path.getsize(path)}
+
+
+def _both(listed: t.Callable[[t.Any], Listing], reader: t.Any, later: t.Any) -> tuple[Listing, Listing]:
+    """What is *listed* through both connections, at the same time: the point is behind us."""
+    with ThreadPoolExecutor(1) as pool:
+        after = pool.submit(listed, later)
+        return listed(reader), after.result()
 
 
 def certain(before: Listing, after: Listing) -> tuple[Listing, list[str]]:

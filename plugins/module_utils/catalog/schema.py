@@ -56,7 +56,7 @@ WHERE {_OURS} AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
 _COLUMNS = f"""
 SELECT pg_catalog.format('%I.%I.%I', n.nspname, c.relname, a.attname) AS name, jsonb_build_object(
     'type', pg_catalog.format_type(a.atttypid, a.atttypmod), 'number', a.attnum, 'not null', a.attnotnull,
-    'identity', a.attidentity, 'generated', to_jsonb(a) ->> 'attgenerated', 'rights', {_acl("a.attacl")},
+    'identity', a.attidentity, 'generated', a.attgenerated::text, 'rights', {_acl("a.attacl")},
     'collation', (SELECT collname FROM pg_catalog.pg_collation WHERE oid = a.attcollation),
     'storage', a.attstorage, 'options', {_acl("a.attoptions")},
     'default', (SELECT {_hash("d.adbin")} FROM pg_catalog.pg_attrdef d

@@ -18,6 +18,7 @@ from ..result import Part
 from .scratch_cluster import ScratchCluster
 
 _SHOWN = 5
+_AT_ONCE = 100
 _NO_LIBRARY = re.compile(r"could not (access file|load library)|No such file")
 
 # What the server was told of collations when indexes were built, and what the libraries of this host say.
@@ -171,13 +172,9 @@ def _check_sequences(
 
 def _warn_of_columns_ahead(connection: t.Any, database: str, values: t.Mapping[str, int | None], part: Part) -> None:
     """Columns with numbers that their sequence has yet to give, written by hand: so it is at the live cluster, too."""
+    takers = [row for row in postgresql.query(connection, _TAKERS) if not row["cycles"]]
     found = []
-    for row in postgresql.query(connection, _TAKERS):
-        if row["cycles"]:
-            continue
-        which = "max" if row["increment"] > 0 else "min"
-        statement = f"SELECT {which}({row['column']}) FROM {row['relation']}"  # noqa: S608 - quoted by the server
-        farthest = postgresql.value(connection, statement)
+    for row, farthest in zip(takers, _farthest(connection, takers)):  # noqa: B905 - Python 3.9
         if comparison.is_behind(values.get(row["sequence"]), farthest, row["increment"]):
             found.append(f"{row['relation']}.{row['column']} holds {farthest}, {row['sequence']} stands at "
                          f"{values.get(row['sequence']) or 'its start'}")  # fmt: skip
@@ -191,6 +188,22 @@ def _warn_of_columns_ahead(connection: t.Any, database: str, values: t.Mapping[s
             "setval, before inserts fail.",
             evidence={"found": found[:100]},
         )
+
+
+def _farthest(connection: t.Any, takers: t.Sequence[t.Mapping[str, t.Any]]) -> list[int | None]:
+    """The number in the column of each of *takers* that its sequence comes to last, many by one statement."""
+    found: list[int | None] = []
+    for first in range(0, len(takers), _AT_ONCE):
+        statements = [_last_number(*entry) for entry in enumerate(takers[first : first + _AT_ONCE])]
+        rows = postgresql.query(connection, " UNION ALL ".join(statements))
+        found += [row["farthest"] for row in sorted(rows, key=lambda row: int(row["number"]))]
+    return found
+
+
+def _last_number(number: int, taker: t.Mapping[str, t.Any]) -> str:
+    last = f"{'max' if taker['increment'] > 0 else 'min'}({taker['column']})"
+    # The names were quoted by the server.
+    return f"SELECT {number} AS number, {last}::bigint AS farthest FROM {taker['relation']}"  # noqa: S608
 
 
 def _check_collations(cluster: ScratchCluster, database: str, part: Part) -> None:

@@ -10,8 +10,10 @@ import contextlib
 import os
 import re
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 from .. import fingerprint, postgresql
+from ..backup.programs import workers
 from ..errors import MaintenanceError
 from ..processes import last_words
 from ..result import Part
@@ -19,7 +21,6 @@ from .scratch_cluster import ScratchCluster
 
 # A database of our own to be connected to while others are renamed and made.
 _WORKBENCH = "wellkept_workbench"
-_JOBS = str(min(4, os.cpu_count() or 1))
 _SHOWN = 5
 
 # Entries of a dump that are computed from other data when restored, or reach beyond the cluster.
@@ -87,8 +88,24 @@ def _fingerprints(
 ) -> tuple[dict[str, t.Any], list[dict[str, str]]]:
     with contextlib.closing(cluster.connect(database)) as connection:
         compared, not_compared = fingerprint.tables(connection)
-        chosen = [table for table in compared if table.key not in left_out]
-        return fingerprint.fingerprint(connection, fingerprint.with_methods_of(chosen, expected)), not_compared
+    chosen = [table for table in compared if table.key not in left_out]
+    batches = fingerprint.batches(fingerprint.with_methods_of(chosen, expected))
+    found: dict[str, t.Any] = {}
+    with ThreadPoolExecutor(workers()) as pool:
+        shares = [pool.submit(_read, cluster, database, batches[number :: workers()]) for number in range(workers())]
+        for share in shares:
+            found.update(share.result())
+    return found, not_compared
+
+
+def _read(
+    cluster: ScratchCluster, database: str, batches: t.Sequence[t.Sequence[fingerprint.Table]]
+) -> dict[str, t.Any]:
+    """Fingerprints of the tables of *batches*, through a connection of their own."""
+    if not batches:
+        return {}
+    with contextlib.closing(cluster.connect(database)) as connection:
+        return fingerprint.fingerprint(connection, [table for batch in batches for table in batch])
 
 
 def _not_read(part: Part, name: str, error: MaintenanceError) -> None:
@@ -131,7 +148,7 @@ def _shortened(differences: t.Sequence[str]) -> str:
 def check_structure(cluster: ScratchCluster, heap_all_indexed: bool, part: Part) -> None:
     """Let pg_amcheck look at every table and index of every database."""
     name = "amcheck of the restored cluster"
-    arguments = ["--all", "--install-missing", f"--jobs={_JOBS}", "--progress"]
+    arguments = ["--all", "--install-missing", f"--jobs={workers()}", "--progress"]
     done = cluster.run_tool(
         "pg_amcheck", *arguments, *(["--heapallindexed"] if heap_all_indexed else []), accept=range(256)
     )
@@ -198,8 +215,8 @@ def _restore_dump(cluster: ScratchCluster, path: str) -> None:
     try:
         os.write(descriptor, chosen.encode())
         cluster.run_tool(
-            "pg_restore", "--create", f"--dbname={_WORKBENCH}", f"--jobs={_JOBS}", f"--use-list=/dev/fd/{descriptor}",
-            path, pass_fds=(descriptor,), what="restore a dump with pg_restore",
+            "pg_restore", "--create", f"--dbname={_WORKBENCH}", f"--jobs={workers()}",
+            f"--use-list=/dev/fd/{descriptor}", path, pass_fds=(descriptor,), what="restore a dump with pg_restore",
         )  # fmt: skip
     finally:
         os.close(descriptor)

@@ -10,20 +10,19 @@ import contextlib
 import os
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
-from ..backup.engine import Engine
-from ..backup.repository import Backup, bytes_used, parse_time
+from ..backup.engine import Engine, Verification
+from ..backup.repository import Backup, bytes_used
 from ..backup.stores.store import Store
 from ..backup.wal.positions import parse_lsn
-from ..catalog import record
 from ..errors import MaintenanceError
 from ..quantities import human_bytes, human_seconds
 from ..result import Part
-from . import content, replay
-from .assertions import check_assertions
-from .catalog_checks import check_catalogs
-from .file_rows import check_files
+from . import replay
+from .examination import examine
 from .live_cluster import Live
+from .phases import phase
 from .scratch_cluster import ScratchCluster
 from .scratch_directory import scratch_directory
 from .wal_range import WalRange
@@ -60,18 +59,19 @@ def prove(plan: Plan, part: Part) -> float | None:
 
     What was found is recorded in *part*: the backup is proven when no check failed, and the content was compared.
     """
-    with _phase(part, "verify"):
-        sound = _verify(plan, part)
-    if not sound or not _has_room(plan, part):
+    if not _may_begin(plan, part):
         return None
-    with scratch_directory(plan.base, dict(plan.holder)) as directory:
+    seconds = None
+    with contextlib.ExitStack() as stack, scratch_directory(plan.base, dict(plan.holder)) as directory:
         cluster = ScratchCluster(directory, plan.bin_dir, plan.user)
         try:
-            seconds = _restore(plan, cluster, part)
+            spent = _lay_down(plan, cluster, part)
+            seconds = None if spent is None else _recover(plan, cluster, spent, part)
             if seconds is not None:
-                with _phase(part, "checks"):
-                    _examine(plan, cluster, part)
+                with phase(part, "checks"):
+                    examine(plan, cluster, part)
         finally:
+            stack.enter_context(phase(part, "removal"))
             cluster.stop()
     part.require(
         "removal of the scratch cluster",
@@ -82,18 +82,53 @@ def prove(plan: Plan, part: Part) -> float | None:
     return seconds
 
 
-@contextlib.contextmanager
-def _phase(part: Part, name: str) -> t.Iterator[None]:
-    began = time.monotonic()
+def _may_begin(plan: Plan, part: Part) -> bool:
+    """Whether the backup looks whole from outside, and there is room for it; if not, all that is wrong is recorded."""
+    problem: MaintenanceError | None = None
+    looked_at = plan.engine.verify_chain(plan.backup.label, quick=True)
     try:
-        yield
-    finally:
-        part.metric(f"{name}_seconds", round(time.monotonic() - began, 3), "seconds")
+        if all(one.sound for one in looked_at) and _has_room(plan, part):
+            return True
+    except MaintenanceError as error:
+        problem = error
+    found = _verify(plan, part)
+    if _judge(plan, looked_at if all(one.sound for one in found) else found, part) and problem:
+        raise problem
+    return False
 
 
-def _verify(plan: Plan, part: Part) -> bool:
+def _lay_down(plan: Plan, cluster: ScratchCluster, part: Part) -> dict[str, float] | None:
+    """Lay down the files while every byte of the backup is verified; None when one is not as it was written.
+
+    Nothing is started before that is known. The disk is read once: what one reads the other finds in memory.
+    """
+    own = Part()
+    spent: dict[str, float] = {}
+    problem: Exception | None = None
+    with ThreadPoolExecutor(1) as pool:
+        verifying = pool.submit(_verify, plan, own)
+        try:
+            with phase(own, "restore"):
+                spent = replay.lay_down(plan.engine, plan.backup, _wal(plan).source, cluster)
+        except (MaintenanceError, OSError) as error:
+            problem = error
+        found = verifying.result()
+    part.metrics["verify_seconds"] = own.metrics["verify_seconds"]
+    if not _judge(plan, found, part):
+        return None
+    if problem:
+        raise problem
+    part.metrics["restore_seconds"] = own.metrics["restore_seconds"]
+    return spent
+
+
+def _verify(plan: Plan, part: Part) -> list[Verification]:
+    with phase(part, "verify"):
+        return plan.engine.verify_chain(plan.backup.label)
+
+
+def _judge(plan: Plan, found: t.Sequence[Verification], part: Part) -> bool:
     """Every byte that the restore needs is as it was written."""
-    found = plan.engine.verify_chain(plan.backup.label)
     problems = [f"{one.label}: {problem}" for one in found for problem in one.problems]
     read = sum(one.bytes for one in found)
     part.metric("verified_bytes", read, "bytes")
@@ -131,12 +166,11 @@ def _has_room(plan: Plan, part: Part) -> bool:
     )
 
 
-def _restore(plan: Plan, cluster: ScratchCluster, part: Part) -> float | None:
-    """Lay down the files and replay the WAL to the restore point; returns the seconds until the server answered."""
+def _recover(plan: Plan, cluster: ScratchCluster, spent: dict[str, float], part: Part) -> float | None:
+    """Replay the WAL to the restore point; returns the seconds that it took, and was *spent* before, until the server
+    answered."""
     metadata = plan.backup.metadata
-    began = time.monotonic()
-    with _phase(part, "restore"):
-        spent = replay.lay_down(plan.engine, plan.backup, _wal(plan).source, cluster)
+    began = time.monotonic() - sum(spent.values())
     _require_identity(plan, cluster)
     _refuse_new_tablespaces(plan)
     name = metadata["restore_point"]["name"]
@@ -201,61 +235,3 @@ def _refuse_new_tablespaces(plan: Plan) -> None:
 
 def _wal(plan: Plan) -> WalRange:
     return WalRange(plan.backup, plan.engine.wal_of(plan.backup), plan.bin_dir)
-
-
-def _examine(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
-    metadata = plan.backup.metadata
-    recorded = metadata.get("fingerprints") or {}
-    _require_ours(plan, cluster, part)
-    with _phase(part, "compare"):
-        content.check_marker(cluster, metadata["marker"], part)
-        if recorded:
-            content.check_content(cluster, recorded, part)
-        else:
-            _say_not_compared(metadata, part)
-        catalog = record.read(plan.backup.path(record.FILE))
-        check_catalogs(cluster, catalog, metadata["marker"]["database"], part)
-    if plan.amcheck:
-        with _phase(part, "amcheck"):
-            content.check_structure(cluster, plan.heap_all_indexed, part)
-    check_assertions(cluster, plan.assertions, parse_time(metadata["restore_point"]["time"]), part)
-    if plan.stores or plan.files:
-        with _phase(part, "files"):
-            check_files(plan.stores, plan.backup, plan.files, cluster, part)
-    dumps = {name: plan.backup.path(facts["file"]) for name, facts in metadata["databases"].items()}
-    if plan.restore_dump and dumps and recorded:
-        with _phase(part, "dump"):
-            content.check_dumps(cluster, dumps, recorded, part)
-
-
-def _require_ours(plan: Plan, cluster: ScratchCluster, part: Part) -> None:
-    """After the start: the server that answers is the one that we started, and not the live one."""
-    database = plan.backup.metadata["marker"]["database"]
-    reason = cluster.reason_not_ours(plan.live.data_directory, database)
-    name = "scratch cluster is not the live one"
-    expected = "a server of our own on files of our own"
-    if reason:
-        raise MaintenanceError(
-            name, expected=expected, observed=reason, advice="Nothing was written to it; look at scratch_dir."
-        )
-    ours = f"our server works on {os.path.basename(cluster.directory)}"
-    if plan.live.problem:
-        part.check(
-            name,
-            "unknown",
-            expected=expected,
-            observed=f"{ours}, but the live server could not be asked for its own: {plan.live.problem}",
-            advice="Start the live server or correct the login options, so that both can be compared.",
-        )
-        return
-    part.require(name, True, expected=expected, observed=f"{ours}, the live one on {plan.live.data_directory}")
-
-
-def _say_not_compared(metadata: t.Mapping[str, t.Any], part: Part) -> None:
-    part.check(
-        "content of the restored databases",
-        "unknown",
-        expected="fingerprints that were recorded with the backup",
-        observed="; ".join(sorted({entry["reason"] for entry in metadata["not_compared"]})) or "there are none",
-        advice="Make a backup at a quieter time, or allow writers to be held up for longer (max_block of backup).",
-    )

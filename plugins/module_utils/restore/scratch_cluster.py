@@ -21,6 +21,7 @@ import time
 import typing as t
 
 from .. import postgresql
+from ..backup.programs import workers
 from ..errors import MaintenanceError
 from ..processes import as_user, find_program, last_words, run
 from .scratch_directory import same_directory, short_socket_directory
@@ -332,6 +333,8 @@ def scratch_settings(version: int, libraries: str, control: t.Mapping[str, str])
         # Subscriptions of the live cluster would move its publishers on.
         "max_logical_replication_workers": "0",
         "max_worker_processes": "8" if passive else "0",
+        # Nobody else uses this server: let a large table be read by all processors.
+        "max_parallel_workers_per_gather": str(workers()),
         "shared_preload_libraries": ",".join(names),
         "autovacuum": "off",
         "fsync": "off",

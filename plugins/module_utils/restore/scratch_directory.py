@@ -11,6 +11,7 @@ killed run leaves has a lock that is free: the next run ends its server, if one 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import secrets
@@ -20,7 +21,9 @@ import signal
 import stat
 import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
+from ..backup.programs import workers
 from ..errors import MaintenanceError
 from ..files import write_atomically
 from ..lock import exclusive, is_free
@@ -255,6 +258,7 @@ def _remove(path: str) -> None:
             if not directory or not os.path.lexists(directory):
                 break
             # A program that is just dying may still add a file: try again.
+            _unlink_files(directory)
             shutil.rmtree(directory, ignore_errors=True)
             if os.path.lexists(directory):
                 _open_up(directory)
@@ -269,6 +273,20 @@ def _remove(path: str) -> None:
         )
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{path}.lock")
+
+
+def _unlink_files(directory: str) -> None:
+    """Remove the files in *directory*, several at a time: to free the pages of large ones takes its time."""
+    with ThreadPoolExecutor(workers()) as pool:
+        # By descriptors, so that no directory that somebody exchanges for a link leads out of here.
+        for _parent, _below, names, descriptor in os.fwalk(directory):
+            for _removed in pool.map(functools.partial(_unlink, descriptor=descriptor), names):
+                pass
+
+
+def _unlink(name: str, descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=descriptor)
 
 
 def _open_up(directory: str) -> None:
