@@ -191,3 +191,10 @@ def test_when_the_repository_host_is_out_of_reach_it_is_said_what_to_do(said: st
     error = Tool(Access("/etc/pgbackrest.conf", "main", "postgres", host="backup1")).failed("list", 125, said)
     assert said.removeprefix("ERROR: ") in error.observed
     assert "its host does not answer or does not let us in" in error.advice
+
+
+def test_a_crash_over_a_repository_host_is_taken_for_a_wrong_key_only_where_a_key_was_given() -> None:
+    """As the release 2.45 does when it cannot decrypt what it is sent."""
+    for key, wrong in (("another", True), ("", False)):
+        error = Tool(Access("/etc/pgbackrest.conf", "main", "postgres", key, "backup1")).failed("list", -11, "")
+        assert ("wrong key" in error.observed) is wrong

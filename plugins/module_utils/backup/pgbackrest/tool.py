@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import typing as t
 
@@ -156,7 +157,9 @@ class Tool:
     def failed(self, what: str, status: int, said: str) -> MaintenanceError:
         """The error for a pgbackrest that ended with *status*."""
         where = f"stanza {self.access.stanza} by {self.access.config}"
-        if _WRONG_KEY.search(said):
+        # The release 2.45 crashes when what a repository host sends cannot be decrypted.
+        crashed = status == -signal.SIGSEGV and bool(self.access.host and self.access.key)
+        if crashed or _WRONG_KEY.search(said):
             return wrong_key(what, where)
         found = _ERROR.search(said)
         words = _printable(found.group(0) if found else said)
