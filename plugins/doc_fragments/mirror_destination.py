@@ -63,7 +63,8 @@ _SUBOPTIONS = r"""
 
 
 class ModuleDocFragment:
-    ONE = (
+    # Annotated, for the linter of documentation takes every other assignment here for a plain string.
+    ONE: str = (
         r"""
 options:
   destination:
@@ -73,7 +74,7 @@ options:
         + _SUBOPTIONS
     )
 
-    SEVERAL = (
+    SEVERAL: str = (
         r"""
 options:
   destinations:
