@@ -45,7 +45,7 @@ _RESTIC = (
     ("snapshots without a backup", "checking.py", "_is_gone", "False",
      f"{RESTIC_RUNS}::test_a_snapshot_of_a_backup_that_is_no_more_is_told_and_left"),
     ("indexes, trees and packs of restic", "checking.py", "structure_problems", "[]",
-     f"{DAMAGE}[a missing pack of data]"),
+     f"{RESTIC}::test_a_pack_that_goes_after_all_was_read_is_missed_by_the_next_run"),
     ("content of the packs of restic", "checking.py", "_read_parts", "Looked([], [], 0, 0)",
      f"{DAMAGE}[a flipped bit in a pack of data]"),
     ("packs read within the period", "checking.py",

@@ -178,6 +178,13 @@ def test_a_snapshot_that_somebody_forgot_is_missed(site: ResticSite) -> None:
     assert any("restic ended with 1" in problem for problem in restored.problems)
 
 
+def test_a_pack_that_goes_after_all_was_read_is_missed_by_the_next_run(site: ResticSite) -> None:
+    site.verify()
+    site.packs()[0].unlink()
+    part, _problems = site.verify()
+    assert checks(part)[f"restic repository {site.location}"]["status"] == "failed"
+
+
 def test_swapped_snapshots_are_told(site: ResticSite) -> None:
     (site.uploads / "newer.txt").write_text("of the second backup")
     site.back_up()
