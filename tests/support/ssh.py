@@ -223,10 +223,11 @@ def _end_all_of(uid: int) -> None:
 
 
 def _owner(process: Path) -> int | None:
-    """The user of a process; None when it ended, even if nobody has waited for it."""
+    """The user of a process on this host; None for one that ended, even if nobody has waited, or lives in a container."""
     try:
         state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        return None if state in "ZX" else process.stat().st_uid
+        here = os.path.samefile(process / "root", "/")
+        return None if state in "ZX" or not here else process.stat().st_uid
     except OSError:
         return None
 
