@@ -223,7 +223,7 @@ def _end_all_of(uid: int) -> None:
 
 
 def _owner(process: Path) -> int | None:
-    """The user of a process on this host; None for one that ended, even if nobody has waited, or lives in a container."""
+    """The user of a process on this host; None for one in a container, and one that ended though nobody waited."""
     try:
         state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         here = os.path.samefile(process / "root", "/")
