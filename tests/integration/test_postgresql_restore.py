@@ -250,6 +250,8 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_the_old_cluster_is_whole(sit
     done = restore(site)
     assert not done["failed"], done["msg"]
     assert len(rows(site)) == 30
+
+
 # Stops the module as soon as it has noted the phase in its environment; some last less than a millisecond.
 STOPS_AFTER_NOTING = """
 import os, signal
