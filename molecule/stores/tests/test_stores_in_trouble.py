@@ -7,9 +7,10 @@ import json
 
 import pytest
 from conftest import check_statuses, connect, play
-from stores import VAULT, backups, mirrored
+from stores import KEY, VAULT, backups, mirrored
 
 ALL = ("--extra-vars", "backup_verification_full=true")
+NEW = ("--extra-vars", "backup_interval=0")
 AGAIN = ("--extra-vars", "restore_test_interval=0s")
 
 
@@ -91,3 +92,40 @@ def test_a_wrong_key_is_found_by_the_drill(app1):
     app1.check_output("umask 077; echo another >/etc/wellkept/wrong.key")
     found = failed("restore_test", *AGAIN, "--extra-vars", "restore_test_restic_key_file=/etc/wellkept/wrong.key")
     assert "wrong password or no key found" in found["application files of the backup, from restic"]
+
+
+def test_while_the_host_of_restic_and_redis_are_down_or_the_key_is_lost_the_databases_are_backed_up(app1, backup1):
+    [whole] = backups(app1)
+    # Should this session be lost, sshd comes back by itself.
+    backup1.check_output("systemd-run --quiet --on-active=300 systemctl start ssh.service")
+    backup1.check_output("systemctl stop ssh.socket ssh.service 2>/dev/null || systemctl stop ssh.service")
+    app1.check_output("systemctl stop redis-server")
+    try:
+        found = failed("backup", *NEW)
+        assert set(found) == {"store restic", "store redis"}, found
+        assert "backup1" in found["store restic"]
+        assert "127.0.0.1:6379" in found["store redis"]
+    finally:
+        app1.check_output("systemctl start redis-server")
+        backup1.check_output("systemctl start ssh.service")
+    [first, lacking] = backups(app1)
+    assert first == whole
+    metadata = json.loads(app1.check_output(f"cat /srv/backups/learning/{lacking}/backup.json"))
+    assert set(metadata["lacks"]) == {"redis", "restic"}
+
+    app1.check_output(f"mv {KEY} {KEY}.away")
+    try:
+        found = failed("backup")
+        assert "read the key of the restic repository" in found["store restic"]
+    finally:
+        app1.check_output(f"mv {KEY}.away {KEY}")
+
+    assert set(failed("backup_verification")) == {"stores in the newest backup"}
+    assert "stores in the backup" in failed("restore_test")
+
+    # All is there again: the next run saves it, though the newest backup is young, and all is proven.
+    assert check_statuses("backup", "app1") == {}
+    assert check_statuses("backup_verification", "app1") == {}
+    assert check_statuses("restore_test", "app1") == {}
+    assert check_statuses("backup_mirror", "app1") == {}
+    assert backups(app1)[0] == whole
