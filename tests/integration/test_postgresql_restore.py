@@ -119,6 +119,23 @@ def test_to_the_newest_point_with_the_old_directory_kept_and_the_new_timeline_ar
     assert rows(site) == set()
 
 
+def test_restored_again_before_the_new_timeline_archived_a_segment_it_comes_to_the_same_point(site: PitrSite) -> None:
+    assert not restore(site)["failed"]
+    target = f"before_xid:{sorted(rows(site))[20]}"
+    site.server.stop("fast")
+    assert not restore(site, target=target)["failed"]
+    there = rows(site)
+    assert 0 < len(there) < 30
+    wait_until((site.wal / "00000003" / "00000003.history").exists)
+    site.server.stop("immediate")
+    for timeline in ("00000002", "00000003"):
+        for archived in (site.wal / timeline).glob(f"{timeline}????????????????*"):
+            archived.unlink()
+    again = restore(site)
+    assert not again["failed"], again["msg"]
+    assert rows(site) == there
+
+
 @pytest.mark.parametrize("major", available_majors()[1:], ids=server_id)
 def test_an_older_server_comes_back_too_first_paused(major: int, tmp_path: Path) -> None:
     with stopped_cluster(tmp_path, bin_dir_of(major)) as site:

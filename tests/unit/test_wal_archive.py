@@ -54,6 +54,20 @@ def test_where_a_timeline_was_left_the_segment_of_the_next_one_is_needed() -> No
     assert wal_archive.needed([(1, None)], 2 * MB, 2 * MB, MB) == [name_of(2)]
 
 
+def test_where_the_segment_of_the_next_timeline_is_not_there_yet_the_old_one_leads_to_where_it_was_left() -> None:
+    line: wal_archive.Lineage = [(1, 3 * MB + 5), (2, None)]
+    names = [name_of(1), name_of(2), name_of(3)]
+    assert wal_archive.reach(names, MB, line, MB) == (3 * MB + 5, names, name_of(3, 2))
+    assert wal_archive.reach(names[:2], MB, line, MB) == (3 * MB, names[:2], name_of(3, 2))
+    gap = wal_archive.reach([*names, name_of(4, 2)], MB, line, MB)
+    assert wal_archive.later_than_gap([*names, name_of(4, 2)], gap, line, MB) == [name_of(4, 2)]
+    # Restored to a point before the one that the second timeline began at.
+    back: wal_archive.Lineage = [(1, 5 * MB + 5), (2, 3 * MB + 5), (3, None)]
+    assert wal_archive.reach(names, MB, back, MB) == (3 * MB + 5, names, name_of(3, 3))
+    at_its_beginning: wal_archive.Lineage = [(1, 3 * MB), (2, None)]
+    assert wal_archive.reach(names, MB, at_its_beginning, MB) == (3 * MB, names[:2], name_of(3, 2))
+
+
 @pytest.mark.parametrize(
     ("missing", "words"),
     [(1, f"WAL segment {name_of(1)} is missing"), (2, f"{name_of(2)} is missing"), (3, f"{name_of(3)} is missing")],

@@ -137,4 +137,5 @@ class WalRange:
                 # It ends with 1 where the WAL ends within a record, as it does at the end of what was archived.
                 said = run(command, accept=(0, 1), environment={"TZ": "UTC"}, what="read WAL with pg_waldump").stdout
                 found |= set(_RECORD.findall(said))
-        return found
+        # A segment of a timeline that was left in it may go on beyond that.
+        return {record for record in found if parse_lsn(record[1]) < self.reach.end}

@@ -148,9 +148,18 @@ def reach(present: t.Iterable[str], start: int, line: Lineage, segment_bytes: in
     while True:
         name = segment_name(timeline_at(line, number, segment_bytes), number * segment_bytes, segment_bytes)
         if name not in names:
-            return Reach(number * segment_bytes, found, name)
+            break
         found.append(name)
         number += 1
+    # A segment in which a timeline was left is archived on the next one when that has filled it. Until then an older
+    # timeline's own segment, if it was archived, leads to where the line went another way.
+    begin, end = number * segment_bytes, (number + 1) * segment_bytes
+    for timeline, left in reversed(line):
+        end = end if left is None else min(end, left)
+        older = segment_name(timeline, begin, segment_bytes)
+        if max(begin, start) < end < begin + segment_bytes and older in names:
+            return Reach(end, [*found, older], name)
+    return Reach(number * segment_bytes, found, name)
 
 
 def later_than_gap(present: t.Iterable[str], gap: Reach, line: Lineage, segment_bytes: int) -> list[str]:
