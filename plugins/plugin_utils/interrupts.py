@@ -9,6 +9,9 @@ Python cannot pass an exception on from a hook around ``fork`` or from the remov
 on a busy machine every fifth Ctrl-C that came just when a task began was lost so, by the controller or by the worker.
 By then Ansible has given up its handler: a second Ctrl-C would kill the controller on the spot, and leave the run open
 and the module on the host at work.
+
+Workers hand their results over through one queue. One that dies while it does so leaves the queue locked for ever, and
+the controller waits for that lock when it ends.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import sys
 import threading
 from typing import Any
 
+from ansible.executor.task_queue_manager import FinalQueue
+
 SEND_AGAIN_AFTER = 0.1
 _TO_STOP = (signal.SIGINT, signal.SIGTERM)
 
@@ -27,6 +32,7 @@ def let_none_be_lost() -> None:
     """From now on neither this process nor one that it forks goes on after it was told to stop."""
     _send_again_what_is_ignored()
     _let_signals_end_what_is_forked()
+    _let_workers_hand_over_before_they_end()
 
 
 def _send_again_what_is_ignored() -> None:
@@ -60,3 +66,20 @@ def _let_signals_end_what_is_forked() -> None:
         release()
 
     os.register_at_fork(before=hold, after_in_parent=release, after_in_child=end_by_signals)
+
+
+def _let_workers_hand_over_before_they_end() -> None:
+    owner, put = os.getpid(), FinalQueue.put
+
+    def put_whole(queue: FinalQueue, item: Any) -> None:
+        if os.getpid() == owner:
+            put(queue, item)
+            return
+        queue._reader.close()  # so that a worker is not held up when the controller reads no more
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
+        try:
+            put(queue, item)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    FinalQueue.put = put_whole

@@ -81,6 +81,44 @@ def test_a_forked_process_has_its_own_answer_to_signals() -> None:
     assert run(program).stdout == "7\n"
 
 
+WORKERS = """
+from ansible.executor.task_queue_manager import FinalQueue
+import threading
+queue = FinalQueue()
+def worker(number):
+    if not (pid := os.fork()):
+        for each in (signal.SIGINT, signal.SIGTERM): signal.signal(each, lambda *_: os._exit(1))
+        while True: queue.put("result" * 100)
+    return pid
+def read():
+    while queue.get() != "end": heard.set()
+"""
+KILLED = """
+for _ in range(30):
+    heard = threading.Event()
+    reader = threading.Thread(target=read); reader.start()
+    workers = [worker(n) for n in range(2)]
+    assert heard.wait(120)
+    for pid in workers: os.kill(pid, signal.{number})
+    for pid in workers: os.waitpid(pid, 0)
+    assert queue._wlock.acquire(timeout=60), "locked for ever"
+    queue._wlock.release()
+    queue.put("end"); reader.join()
+print("free")
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_workers_that_are_ended_while_they_hand_over_results_leave_the_queue_free(number: str) -> None:
+    done = run(start(0) + WORKERS + KILLED.format(number=number))
+    assert done.stdout == "free\n", done.stderr
+
+
+def test_a_worker_whose_results_nobody_reads_any_more_can_be_ended() -> None:
+    program = start(0) + WORKERS + "pid = worker(0)\ntime.sleep(1)\nqueue.close()\nos.waitpid(pid, 0)\nprint('ended')"
+    assert run(program).stdout == "ended\n"
+
+
 def test_other_errors_are_reported_as_ever() -> None:
     done = run(start(0) + "os.register_at_fork(before=lambda: 1 / 0)\nos.fork() or os._exit(0)")
     assert "ZeroDivisionError" in done.stderr
