@@ -402,7 +402,8 @@ def test_tables_that_are_truncated_all_the_time_do_no_harm(options: dict[str, An
         assert backup.metadata["fingerprints"]["postgres"]["public.outbox"]["rows"] in (0, 100)
     else:
         assert check["status"] == "unknown"
-        assert "truncated" in check["observed"]
+        # Where the machine is slow, its time is over before there is a moment without a truncation.
+        assert "truncated" in check["observed"] or "statement timeout" in check["observed"]
         assert backup.metadata["fingerprints"] == {}
 
 

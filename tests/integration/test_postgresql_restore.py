@@ -181,10 +181,13 @@ def test_a_running_cluster_is_never_restored_over_even_when_its_pid_file_is_gone
     assert checks_by_name(plan)[f"no server on {untouched.server.data}"]["status"] == "warned"
     pid_file = untouched.server.data / "postmaster.pid"
     content = pid_file.read_text()
+    # It looks for its pid file once a minute, and ends without it.
+    os.kill(int(content.split()[0]), signal.SIGSTOP)
     pid_file.unlink()
     hidden = restore(untouched, login_port=1)
     pid_file.write_text(content)
     shutil.chown(pid_file, untouched.server.data.stat().st_uid, untouched.server.data.stat().st_gid)
+    os.kill(int(content.split()[0]), signal.SIGCONT)
     assert hidden["failed"]
     assert "works in it" in hidden["msg"]
     assert len(rows(untouched)) == 30

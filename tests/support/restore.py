@@ -42,6 +42,10 @@ class RestoreSite:
         self.repository = Repository(str(self.root), CLUSTER)
         self.bin_dir = str(server.bin_dir)
         self.engine = CoreEngine(self.repository, self.bin_dir)
+        # Content can be compared only where the point was found in time, however slow the machine: a wait for locks is
+        # bounded by both, this and max_block.
+        server.sql("ALTER SYSTEM SET deadlock_timeout = '5min'")
+        server.sql("SELECT pg_reload_conf()")
 
     def login(self) -> dict[str, Any]:
         return {**self.server.login(), "login_host": "", "login_password": "", "login_db": "postgres"}
@@ -50,7 +54,7 @@ class RestoreSite:
         """Make a full backup, or an incremental one on *parent*."""
         self.repository.prepare()
         kind = "incremental" if parent else "full"
-        order = Order(type=kind, parent=parent, started=datetime.now(UTC), **options)
+        order = Order(type=kind, parent=parent, started=datetime.now(UTC), **{"max_block": 120.0, **options})
         backup, _creation = self.engine.create(self.login(), order, {})
         return backup
 

@@ -108,8 +108,8 @@ def test_wal_is_archived_in_the_background(db1, backup1):
     assert "archive-async=y" in db1.file(CONFIG).content_string
     name = switched(db1)
     wait_until(lambda: name in archived(backup1), f"{name} has not arrived")
-    # Only what pushes in the background leaves its answers there.
-    assert db1.check_output("find /var/spool/pgbackrest/archive/learning/out -name '*.ok'")
+    # Only what pushes in the background makes this place for its answers, which go as soon as they were read.
+    assert db1.file("/var/spool/pgbackrest/archive/learning/out").is_directory
 
 
 def switched(db1):
