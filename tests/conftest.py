@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from support.postgresql import PostgresServer, available_majors, bin_dir_of, postgres_server, server_id
+
+
+@pytest.fixture(autouse=True)
+def blocking_stdin() -> None:
+    """Undo what an ssh of an earlier test did to the standard input that it shared: Ansible refuses to start with it."""
+    os.set_blocking(0, True)
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,9 @@ class ResticSite:
 
     def restic(self, *arguments: str, key: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = [restic_program(), "--repo", self.location, "--password-file", str(key or self.key), "--no-cache"]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300, check=False)
+        return subprocess.run(
+            [*command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+        )
 
     def snapshots(self) -> list[dict[str, Any]]:
         shown = self.restic("snapshots", "--json", "--no-lock")
