@@ -11,7 +11,7 @@ from support.postgresql import PostgresServer, available_majors, bin_dir_of, pos
 
 @pytest.fixture(autouse=True)
 def blocking_stdin() -> None:
-    """Undo what an ssh of an earlier test did to the standard input that it shared: Ansible refuses to start with it."""
+    """Undo what an ssh of an earlier test did to the standard input that they share: Ansible would not start."""
     os.set_blocking(0, True)
 
 
